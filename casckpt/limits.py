@@ -1,0 +1,46 @@
+"""Every bound on what is read, and every size that shapes what is written, in one place.
+
+What comes out of a store or from a caller is checked against these before memory is taken for it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1 << 10
+MIB: Final = 1 << 20
+
+# -- chunks ------------------------------------------------------------------------------------------------------------
+DEFAULT_CHUNK_SIZE: Final = MIB
+MIN_CHUNK_SIZE: Final = 256
+MAX_CHUNK_SIZE: Final = 64 * MIB
+
+# A storage of at most this many bytes (or of one chunk, if that is less) stands in its tensor record itself: an object of
+# its own would take a page of the database.
+INLINE_STORAGE: Final = 4 * KIB
+
+# -- trees -------------------------------------------------------------------------------------------------------------
+# A container whose encoding is longer than this becomes a tree object of its own, so that it can be shared.
+SPILL_TREE: Final = 2 * KIB
+# A container whose encoding is longer than this is cut into pages of about this size, so that a change rewrites one page.
+TREE_PAGE: Final = 32 * KIB
+# Levels of nesting in a state; Python's own recursion limit (1000) must never be met first.
+MAX_DEPTH: Final = 128
+# One node, tree page or commit. A node of 64 Mi chunk ids of 32 bytes is 2 GiB; LMDB values end at 4 GiB.
+MAX_OBJECT_BYTES: Final = 1 << 31
+MAX_DIMENSIONS: Final = 64
+
+# -- commits and refs --------------------------------------------------------------------------------------------------
+MAX_REF_NAME: Final = 200
+MAX_MESSAGE: Final = 64 * KIB
+MAX_COMMIT_META: Final = 256 * KIB
+MAX_METRICS: Final = 4096
+MIN_ID_PREFIX: Final = 4
+
+# -- writing -----------------------------------------------------------------------------------------------------------
+# Bytes of frames put in one transaction: 1.3-1.6 GB/s synced; much larger ones are slower and hold the writer lock.
+WRITE_BATCH: Final = 64 * MIB
+# The longest that gc holds the writer lock in one transaction, and its rest between two, in seconds. Without the rest a
+# waiting writer starved for 5 s: the lock is not fair.
+GC_LOCK_HELD: Final = 0.1
+GC_REST: Final = 0.002

@@ -1,0 +1,134 @@
+"""The store's model: the same protocol over plain dictionaries, each transaction on a snapshot of its own.
+
+It is what tests hold the LMDB store against, so it is written to be seen to be right, not to be fast.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from casckpt.errors import StoreBusyError, StoreClosedError
+from casckpt.limits import DEFAULT_CHUNK_SIZE
+from casckpt.store.protocol import Reader, Space, StoreFormat, StoreSize, Writer
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+Contents = dict[Space, dict[bytes, bytes]]
+
+
+class MemoryReader:
+    """A read transaction over one frozen copy of the contents."""
+
+    def __init__(self, contents: Contents) -> None:
+        self._contents: Contents | None = contents
+
+    @property
+    def _live(self) -> Contents:
+        if self._contents is None:
+            raise StoreClosedError("the transaction has ended")
+        return self._contents
+
+    def get(self, space: Space, key: bytes) -> memoryview | None:
+        value = self._live[space].get(key)
+        return None if value is None else memoryview(value)
+
+    def has(self, space: Space, key: bytes) -> bool:
+        return key in self._live[space]
+
+    def keys(self, space: Space, start: bytes = b"", *, reverse: bool = False) -> Iterator[bytes]:
+        ordered = sorted(self._live[space], reverse=reverse)
+        if reverse:
+            return iter([key for key in ordered if not start or key < start])
+        return iter([key for key in ordered if key >= start])
+
+    def items(self, space: Space, start: bytes = b"", *, reverse: bool = False) -> Iterator[tuple[bytes, memoryview]]:
+        for key in self.keys(space, start, reverse=reverse):
+            yield key, memoryview(self._live[space][key])
+
+    def count(self, space: Space) -> int:
+        return len(self._live[space])
+
+    def close(self) -> None:
+        self._contents = None
+
+    def __enter__(self) -> MemoryReader:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+class MemoryWriter(MemoryReader):
+    """A write transaction: changes a private copy, which replaces the contents when it commits."""
+
+    def put(self, space: Space, key: bytes, value: Buffer, *, overwrite: bool = True) -> bool:
+        held = self._live[space]
+        if not overwrite and key in held:
+            return False
+        held[key] = bytes(value)
+        return True
+
+    def delete(self, space: Space, key: bytes) -> bool:
+        return self._live[space].pop(key, None) is not None
+
+
+class MemoryStore:
+    """A store that lives as long as this object."""
+
+    def __init__(self, *, hash: str = "xxh3_128", chunk_size: int = DEFAULT_CHUNK_SIZE, codec: str = "auto") -> None:
+        self.path = ":memory:"
+        self.format = StoreFormat(
+            version=1, uuid=str(uuid.uuid4()), hash=hash, chunk_size=chunk_size, codec=codec, map_size=0
+        )
+        self._contents: Contents = {space: {} for space in Space}
+        self._write_lock = threading.Lock()
+        self._maintenance_lock = threading.Lock()
+        self._closed = False
+
+    def _copy(self) -> Contents:
+        return {space: dict(held) for space, held in self._contents.items()}
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreClosedError("the store is closed", store=self.path)
+
+    def read(self) -> Reader:
+        self._check_open()
+        return MemoryReader(self._contents)
+
+    @contextmanager
+    def write(self, *, durable: bool, room: int | None) -> Iterator[Writer]:
+        with self._write_lock:
+            self._check_open()
+            changed = self._copy()
+            writer = MemoryWriter(changed)
+            try:
+                yield writer
+                self._contents = changed
+            finally:
+                writer.close()
+
+    @contextmanager
+    def maintenance(self) -> Iterator[None]:
+        if not self._maintenance_lock.acquire(blocking=False):
+            raise StoreBusyError("gc, repack or compact is under way", store=self.path, holders=("this process",))
+        try:
+            yield
+        finally:
+            self._maintenance_lock.release()
+
+    def openers(self) -> tuple[str, ...]:
+        return ("this process",)
+
+    def size(self) -> StoreSize:
+        used = sum(len(key) + len(value) for held in self._contents.values() for key, value in held.items())
+        return StoreSize(file=used, used=used, free=0)
+
+    def close(self) -> None:
+        with self._write_lock:
+            self._closed = True

@@ -1,0 +1,132 @@
+"""The one protocol behind which the LMDB store and the in-memory model stand: spaces of ordered byte keys, in transactions.
+
+A view that a reader or writer hands out is readable until its transaction ends, and must never outlive it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+
+class Space(Enum):
+    """A sub-database. The value is its name in the file."""
+
+    CHUNK = b"chunk"
+    NODE = b"node"
+    TREE = b"tree"
+    COMMIT = b"commit"
+    REF = b"ref"
+    REFLOG = b"reflog"
+    MARK = b"mark"  # what retention released of a commit
+    FIGURES = b"figures"  # what a commit wrote, for people to look at
+    PIN = b"pin"
+    META = b"meta"
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFormat:
+    """What is fixed when a store is created; it stands in the store's format record."""
+
+    version: int
+    uuid: str
+    hash: str
+    chunk_size: int
+    codec: str
+    map_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSize:
+    """Bytes of the file as the disk holds it, and of those that hold something and that can be used again."""
+
+    file: int
+    used: int
+    free: int
+
+
+class Reader(Protocol):
+    """One read transaction: a snapshot of the whole store, taken when it began.
+
+    May be handed from thread to thread, but used by one at a time. Ends by `close()` or by leaving its `with` block.
+    """
+
+    def get(self, space: Space, key: bytes) -> memoryview | None:
+        """The value under `key`, or None."""
+
+    def has(self, space: Space, key: bytes) -> bool:
+        """Whether there is a value under `key`, without touching it."""
+
+    def keys(self, space: Space, start: bytes = b"", *, reverse: bool = False) -> Iterator[bytes]:
+        """Keys from the first one >= `start` upwards; reversed, from the last one < `start` (or the end, if empty) down."""
+
+    def items(self, space: Space, start: bytes = b"", *, reverse: bool = False) -> Iterator[tuple[bytes, memoryview]]:
+        """Keys with their values, in the order of `keys`."""
+
+    def count(self, space: Space) -> int:
+        """How many keys the space holds."""
+
+    def close(self) -> None:
+        """End the transaction. Twice is once."""
+
+    def __enter__(self) -> Reader: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+
+class Writer(Reader, Protocol):
+    """The one write transaction of the store; it sees its own writes. Begun, used and ended on one thread."""
+
+    def put(self, space: Space, key: bytes, value: Buffer, *, overwrite: bool = True) -> bool:
+        """Store `value`; returns False, and changes nothing, where the key is there and `overwrite` is false."""
+
+    def delete(self, space: Space, key: bytes) -> bool:
+        """Remove the key; returns whether it was there."""
+
+
+class Store(Protocol):
+    """One store, shared by the threads of a process."""
+
+    path: str
+    format: StoreFormat
+
+    def read(self) -> Reader:
+        """Begin a read transaction.
+
+        Raises:
+            ForkedStoreError, StoreClosedError, StoreFailedError
+        """
+
+    def write(self, *, durable: bool, room: int | None) -> AbstractContextManager[Writer]:
+        """The write transaction, by `with`: commits when the block ends, aborts when it raises.
+
+        durable: whether the commit is acknowledged, that is: synced, and then the high-water mark moved, before `with` ends.
+        room: bytes that the block will add at most, checked against the disk first; None for what frees room (gc,
+            prune, deleting refs), which works on a full disk.
+
+        Raises:
+            StoreFullError: before anything is written.
+            StoreFailedError: the commit or the sync failed; its outcome is unknown and the store must be opened again.
+        """
+
+    def maintenance(self) -> AbstractContextManager[None]:
+        """The one lock for gc, repack and compact, across processes.
+
+        Raises:
+            StoreBusyError: somebody holds it.
+        """
+
+    def openers(self) -> tuple[str, ...]:
+        """Who has the store open: a line for each live process, this one included."""
+
+    def size(self) -> StoreSize:
+        """How large the file is, and how much of it is in use."""
+
+    def close(self) -> None:
+        """Wait for the transactions under way, then let go of the store. Twice is once."""
