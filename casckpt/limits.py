@@ -15,17 +15,17 @@ DEFAULT_CHUNK_SIZE: Final = MIB
 MIN_CHUNK_SIZE: Final = 256
 MAX_CHUNK_SIZE: Final = 64 * MIB
 
-# A storage of at most this many bytes (or of one chunk, if that is less) stands in its tensor record itself: an object of
-# its own would take a page of the database.
+# A storage of at most this many bytes (or of one chunk, if that is less) stands in its tensor record itself: an object
+# of its own would take a page of the database.
 INLINE_STORAGE: Final = 4 * KIB
 
 # -- trees -------------------------------------------------------------------------------------------------------------
 # A container whose encoding is longer than this becomes a tree object of its own, so that it can be shared.
 SPILL_TREE: Final = 2 * KIB
-# A container whose encoding is longer than this is cut into pages of about this size, so that a change rewrites one page.
+# A container whose encoding is longer than this is cut into pages of about this size: a change rewrites one page.
 TREE_PAGE: Final = 32 * KIB
 # Levels of nesting in a state; Python's own recursion limit (1000) must never be met first.
-MAX_DEPTH: Final = 128
+MAX_DEPTH: Final = 100
 # One node, tree page or commit. A node of 64 Mi chunk ids of 32 bytes is 2 GiB; LMDB values end at 4 GiB.
 MAX_OBJECT_BYTES: Final = 1 << 31
 MAX_DIMENSIONS: Final = 64

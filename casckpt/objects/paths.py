@@ -1,0 +1,153 @@
+"""Paths into a state: keys joined by dots, and the globs that choose among them.
+
+A dot or backslash in a key is escaped by a backslash: the key "a.b" under "model" is `model.a\\.b`. A glob's `*`
+crosses dots; a glob is tried against the path as written and against the path without its escapes, so that
+`model.encoder.weight` finds the key "encoder.weight" under "model".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from enum import Enum
+from functools import lru_cache
+from typing import Final, Literal
+
+from casckpt.objects.tree import Fetch, shallow
+from casckpt.objects.values import Map, Typed, Value
+
+
+def escape(key: str) -> str:
+    """One key as it stands in a path: "a.b" -> "a\\.b"."""
+    return key.replace("\\", "\\\\").replace(".", "\\.")
+
+
+def unescape(path: str) -> str:
+    """A path with its escapes taken away: "a\\.b" -> "a.b"."""
+    return re.sub(r"\\(.)", r"\1", path)
+
+
+def child(path: str, key: Value) -> str:
+    """The path of what stands under `key` at `path`: ("model", "a.b") -> "model.a\\.b"; ("state", 0) -> "state.0"."""
+    if isinstance(key, Typed):
+        key = f"{key.name}({key.value})"
+    name = escape(key if isinstance(key, str) else repr(key))
+    return f"{path}.{name}" if path else name
+
+
+def children(path: str, value: Value) -> Iterator[tuple[str, Value]]:
+    """What stands directly in a container, with its path. A Typed is seen through."""
+    while isinstance(value, Typed):
+        value = value.value
+    if isinstance(value, Map):
+        for key, item in value.entries:
+            yield child(path, key), item
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield child(path, index), item
+
+
+def leaves(value: Value, path: str = "") -> Iterator[tuple[str, Value]]:
+    """Every leaf of an expanded value with its path, in order. An empty container is a leaf."""
+    empty = True
+    for inner_path, inner in children(path, value):
+        empty = False
+        yield from leaves(inner, inner_path)
+    if empty:
+        yield path, value
+
+
+class Globs:
+    """A choice of paths by globs.
+
+    `*` is any run of characters, `?` any one, `[ab]` one of these; a backslash takes the next character as it is.
+    """
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self.patterns = tuple(patterns)
+        self._regexes = [_regex(pattern) for pattern in self.patterns]
+        self._heads = [_literal_head(pattern) for pattern in self.patterns]
+
+    def match(self, path: str) -> bool:
+        """Whether one of the globs takes this path (and with it everything under it)."""
+        plain = unescape(path)
+        return any(regex.fullmatch(path) or regex.fullmatch(plain) for regex in self._regexes)
+
+    def may_match_under(self, path: str) -> bool:
+        """False only where no path under this one can match, judged by what stands before the first wildcard."""
+        under = unescape(path) + "." if path else ""
+        return any(head.startswith(under) or (wild and under.startswith(head)) for head, wild in self._heads)
+
+
+@lru_cache(maxsize=256)
+def _regex(pattern: str) -> re.Pattern[str]:
+    out: list[str] = []
+    at = 0
+    while at < len(pattern):
+        char = pattern[at]
+        at += 1
+        if char == "\\" and at < len(pattern):
+            # an escaped dot of a path is written in a glob as it is written in the path
+            out.append(r"\\?" + re.escape(pattern[at]))
+            at += 1
+        elif char == "*":
+            out.append(".*")
+        elif char == "?":
+            out.append(".")
+        elif char == "[" and (end := pattern.find("]", at + 1)) > 0:
+            inner = pattern[at:end].replace("\\", "\\\\")
+            out.append(f"[{'^' + inner[1:] if inner[0] == '!' else inner}]")
+            at = end + 1
+        else:
+            out.append(re.escape(char))
+    return re.compile("".join(out), re.DOTALL)
+
+
+def _literal_head(pattern: str) -> tuple[str, bool]:
+    """What stands before the first wildcard, without escapes, and whether there is a wildcard."""
+    found = re.match(r"(?:[^*?\[\\]|\\.)*", pattern, re.DOTALL)
+    head = found.group() if found else ""
+    return unescape(head), len(head) < len(pattern)
+
+
+class _Nothing(Enum):
+    NOTHING = 0
+
+
+_NOTHING: Final = _Nothing.NOTHING
+
+
+def select(value: Value, globs: Globs, fetch: Fetch) -> Value:
+    """The part of a value that the globs take, its nesting kept; what is left out is not fetched.
+
+    Keys of mappings and items of sequences are dropped where nothing under them is taken. Every other typed value (a
+    sparse tensor, a set, a dataclass) is taken whole or not at all. A state from which nothing is taken gives an empty
+    Map.
+    """
+    found = _select(value, "", globs, fetch)
+    return Map(()) if found is _NOTHING else found
+
+
+def _select(value: Value, path: str, globs: Globs, fetch: Fetch) -> Value | Literal[_Nothing.NOTHING]:
+    if globs.match(path):
+        return value
+    if not globs.may_match_under(path):
+        return _NOTHING
+    value = shallow(value, fetch)
+    if isinstance(value, Typed):
+        inner = shallow(value.value, fetch)
+        kept = _select(inner, path, globs, fetch)
+        if kept is _NOTHING:
+            return _NOTHING
+        return Typed(value.name, kept) if isinstance(inner, Map) else value
+    if isinstance(value, Map):
+        chosen = [(key, _select(item, child(path, key), globs, fetch)) for key, item in value.entries]
+        pairs = tuple([(key, item) for key, item in chosen if item is not _NOTHING])
+        return Map(pairs) if pairs else _NOTHING
+    if isinstance(value, (list, tuple)):
+        tried = [_select(item, child(path, index), globs, fetch) for index, item in enumerate(value)]
+        items = [item for item in tried if item is not _NOTHING]
+        if not items:
+            return _NOTHING
+        return items if isinstance(value, list) else tuple(items)
+    return _NOTHING
