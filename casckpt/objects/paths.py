@@ -30,7 +30,7 @@ def unescape(path: str) -> str:
 def child(path: str, key: Value) -> str:
     """The path of what stands under `key` at `path`: ("model", "a.b") -> "model.a\\.b"; ("state", 0) -> "state.0"."""
     if isinstance(key, Typed):
-        key = f"{key.name}({key.value})"
+        key = f"{key.name}({key.value!r})"
     name = escape(key if isinstance(key, str) else repr(key))
     return f"{path}.{name}" if path else name
 
