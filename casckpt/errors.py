@@ -3,6 +3,7 @@
 CasckptError
 ├── StateError                  the state that was handed in cannot be saved
 │   └── UnsupportedTypeError        a leaf of a type that has no codec
+├── RegistrationError           a type cannot be registered so
 ├── RevisionError               the name of a commit leads nowhere
 │   ├── UnknownRevisionError        no such branch, tag, id, step or metric
 │   └── AmbiguousRevisionError      an id prefix that fits several commits
@@ -70,6 +71,13 @@ class UnsupportedTypeError(StateError):
     """A leaf, or a container, of a type that has no codec."""
 
     kind = "unsupported-type"
+
+
+class RegistrationError(CasckptError):
+    """A type cannot be registered so: its name is taken, or there is no way to save it."""
+
+    kind = "bad-registration"
+    exit_code = 3
 
 
 class RevisionError(CasckptError):

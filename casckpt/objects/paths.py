@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Final, Literal
 
 from casckpt.objects.tree import Fetch, shallow
-from casckpt.objects.values import Map, Typed, Value
+from casckpt.objects.values import MAPPINGS, METADATA, Map, Typed, Value
 
 
 def escape(key: str) -> str:
@@ -121,8 +121,8 @@ def select(value: Value, globs: Globs, fetch: Fetch) -> Value:
     """The part of a value that the globs take, its nesting kept; what is left out is not fetched.
 
     Keys of mappings and items of sequences are dropped where nothing under them is taken. Every other typed value (a
-    sparse tensor, a set, a dataclass) is taken whole or not at all. A state from which nothing is taken gives an empty
-    Map.
+    sparse tensor, a set, a dataclass) is taken whole or not at all. METADATA goes with whatever is kept beside it. A
+    state from which nothing is taken gives an empty Map.
     """
     found = _select(value, "", globs, fetch)
     return Map(()) if found is _NOTHING else found
@@ -139,11 +139,14 @@ def _select(value: Value, path: str, globs: Globs, fetch: Fetch) -> Value | Lite
         kept = _select(inner, path, globs, fetch)
         if kept is _NOTHING:
             return _NOTHING
-        return Typed(value.name, kept) if isinstance(inner, Map) else value
+        return Typed(value.name, kept) if value.name.partition(":")[0] in MAPPINGS else value
     if isinstance(value, Map):
-        chosen = [(key, _select(item, child(path, key), globs, fetch)) for key, item in value.entries]
+        chosen = [
+            (key, item if key == METADATA else _select(item, child(path, key), globs, fetch))
+            for key, item in value.entries
+        ]
         pairs = tuple([(key, item) for key, item in chosen if item is not _NOTHING])
-        return Map(pairs) if pairs else _NOTHING
+        return Map(pairs) if any(key != METADATA for key, _ in pairs) else _NOTHING
     if isinstance(value, (list, tuple)):
         tried = [_select(item, child(path, index), globs, fetch) for index, item in enumerate(value)]
         items = [item for item in tried if item is not _NOTHING]

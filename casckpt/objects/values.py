@@ -113,6 +113,11 @@ class Paged:
     ids: tuple[bytes, ...]
 
 
+# Typed values that are mappings by another name: a part of one is one too. Any other Typed is whole or nothing.
+MAPPINGS: Final = ("counter", "default_dict", "ordered_dict", "state_dict")
+# The key under which a mapping keeps what belongs to it as a whole. No key of a state is encoded so.
+METADATA: Final = Typed("metadata", None)
+
 Plain: TypeAlias = bool | int | float | str | bytes | None
 Record: TypeAlias = TensorRecord | ArrayRecord | BlobRecord
 Value: TypeAlias = Plain | list["Value"] | tuple["Value", ...] | Map | Typed | Record | TreeRef | Paged
