@@ -1,0 +1,113 @@
+"""Commits as people meet them, and the log: newest first, read only as far as it is looked at."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import cast
+
+from casckpt.history.fetch import Objects
+from casckpt.history.plain import from_value
+from casckpt.history.records import Figures, get_figures, get_mark
+from casckpt.objects.commit import CommitObject
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One commit. Ids are hex.
+
+    step: completed optimizer updates, or None. time: aware, UTC. pruned: its state is no longer kept. released: parts
+    (top-level keys of its state) that are no longer kept. figures: bytes and chunks it holds and added.
+    """
+
+    id: str
+    parents: tuple[str, ...]
+    tree: str
+    branch: str
+    step: int | None
+    metrics: dict[str, float]
+    message: str
+    time: datetime
+    host: str
+    meta: dict[str, object]
+    pruned: bool
+    released: tuple[str, ...]
+    figures: Figures | None = field(compare=False)
+
+
+class Walk:
+    """A walk over history from the newest commit back. It can pause: each step may be given another transaction."""
+
+    def __init__(self) -> None:
+        self._seen: set[bytes] = set()
+        self._queue: list[tuple[int, bytes]] = []
+
+    def push(self, commits: CommitReader, oids: Iterable[bytes]) -> None:
+        """Commits to walk from."""
+        for oid in oids:
+            if oid not in self._seen:
+                self._seen.add(oid)
+                heapq.heappush(self._queue, (-commits.stored(oid).time, oid))
+
+    def pop(self, commits: CommitReader) -> bytes | None:
+        """The next commit, or None at the end."""
+        if not self._queue:
+            return None
+        _, oid = heapq.heappop(self._queue)
+        self.push(commits, commits.stored(oid).parents)
+        return oid
+
+
+class CommitReader:
+    """Commits out of one transaction. Their unchanging part is decoded once for all transactions that share `known`."""
+
+    def __init__(self, objects: Objects, known: dict[bytes, CommitObject]) -> None:
+        self.objects = objects
+        self._known = known
+
+    def stored(self, oid: bytes) -> CommitObject:
+        """The commit as it is stored.
+
+        Raises:
+            MissingObjectError, CorruptObjectError
+        """
+        found = self._known.get(oid)
+        if found is None:
+            found = self._known[oid] = self.objects.commit(oid)
+        return found
+
+    def load(self, oid: bytes) -> Commit:
+        """The commit with what is known of it today."""
+        stored = self.stored(oid)
+        mark = get_mark(self.objects.reader, oid)
+        return Commit(
+            id=oid.hex(),
+            parents=tuple(parent.hex() for parent in stored.parents),
+            tree=stored.tree.hex(),
+            branch=stored.branch,
+            step=stored.step,
+            metrics=dict(stored.metrics),
+            message=stored.message,
+            time=datetime.fromtimestamp(stored.time / 1e9, UTC),
+            host=stored.host,
+            meta=cast(dict[str, object], from_value(stored.meta)),
+            pruned=mark.pruned,
+            released=mark.released,
+            figures=get_figures(self.objects.reader, oid),
+        )
+
+    def walk(self, tips: Iterable[bytes]) -> Iterator[bytes]:
+        """Ids of the commits that the tips lead to, the newest first, each after the commit that led to it."""
+        walk = Walk()
+        walk.push(self, tips)
+        while (oid := walk.pop(self)) is not None:
+            yield oid
+
+    def line(self, tip: bytes | None) -> Iterator[bytes]:
+        """Ids along first parents, from the tip to the root."""
+        while tip is not None:
+            yield tip
+            parents = self.stored(tip).parents
+            tip = parents[0] if parents else None

@@ -1,0 +1,203 @@
+"""The small records beside the objects: refs, the reflog, what was released of a commit, what a commit wrote.
+
+Each is read and written here and nowhere else. All of them change only inside the store's one write transaction.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import msgspec
+
+from casckpt.errors import CorruptObjectError, PrunedCommitError, RefMovedError
+from casckpt.store.protocol import Reader, Space, Writer
+
+BRANCH: Final = "branch/"
+TAG: Final = "tag/"
+HEAD: Final = b"HEAD"
+_EPOCH: Final = b"gc_epoch"
+_NEXT: Final = b"reflog_next"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One line of the reflog: a ref went from `old` to `new` (ids; None: was not, or is no more)."""
+
+    seq: int
+    time: int
+    ref: str
+    old: bytes | None
+    new: bytes | None
+    action: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What retention released of a commit: all of it, or these parts (top-level keys of its state)."""
+
+    pruned: bool
+    released: tuple[str, ...]
+
+
+WHOLE: Final = Mark(False, ())
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a commit holds and what it added. Bytes: `logical` of the state, `new` of the chunks it was the first to
+    write, `stored` of their frames. Chunks: `chunks` in all, `new_chunks` written."""
+
+    logical: int
+    new: int
+    stored: int
+    chunks: int
+    new_chunks: int
+
+
+def _decode(raw: memoryview, shape: type[T], what: str) -> T:
+    try:
+        return msgspec.msgpack.decode(raw, type=shape)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise CorruptObjectError(f"{what} cannot be read: {error}") from error
+
+
+# -- counters ----------------------------------------------------------------------------------------------------------
+
+
+def _counter(reader: Reader, key: bytes) -> int:
+    raw = reader.get(Space.META, key)
+    return 0 if raw is None else int.from_bytes(raw, "big")
+
+
+def gc_epoch(reader: Reader) -> int:
+    """A number that moves whenever objects are deleted."""
+    return _counter(reader, _EPOCH)
+
+
+def move_gc_epoch(writer: Writer) -> None:
+    writer.put(Space.META, _EPOCH, (gc_epoch(writer) + 1).to_bytes(8, "big"))
+
+
+def reflog_next(reader: Reader) -> int:
+    """The number that the next move of a ref gets; it only grows, whatever is expired."""
+    return _counter(reader, _NEXT)
+
+
+# -- refs and their moves ----------------------------------------------------------------------------------------------
+
+
+def get_ref(reader: Reader, ref: str) -> bytes | None:
+    """The commit id that "branch/NAME" or "tag/NAME" points to."""
+    raw = reader.get(Space.REF, ref.encode())
+    return None if raw is None else bytes(raw)
+
+
+def all_refs(reader: Reader, prefix: str = "") -> Iterator[tuple[str, bytes]]:
+    """Branches and tags with the ids they point to, in the order of their names; with a prefix, one kind only."""
+    for key, value in reader.items(Space.REF, prefix.encode()):
+        name = key.decode()
+        if not name.startswith(prefix):
+            return
+        if key != HEAD:
+            yield name, bytes(value)
+
+
+def get_head(reader: Reader) -> str:
+    """The branch that a new handle is bound to."""
+    raw = reader.get(Space.REF, HEAD)
+    return "main" if raw is None else bytes(raw).decode()
+
+
+def set_head(writer: Writer, branch: str) -> None:
+    writer.put(Space.REF, HEAD, branch.encode())
+
+
+def move_ref(
+    writer: Writer, ref: str, *, expected: bytes | None, new: bytes | None, action: str, revive: bool = True
+) -> None:
+    """Move a ref by compare-and-swap, and say so in the reflog, in the caller's transaction (I3).
+
+    expected: what the ref must point to now; None: must not exist. new: None deletes it.
+    revive: whether `new` is an older commit, which must not have been pruned (I2): gc may be stripping it.
+
+    Raises:
+        RefMovedError: the ref is not where it was expected.
+        PrunedCommitError
+    """
+    now = get_ref(writer, ref)
+    if now != expected:
+        where = "does not exist any more" if now is None else f"is at {now.hex()[:12]}"
+        was = "not to exist" if expected is None else f"at {expected.hex()[:12]}"
+        raise RefMovedError(
+            f"{ref} was expected {was}, but it {where}: another process or handle moved it",
+            ref=ref.partition("/")[2],
+            remedy="nothing of either side is lost; look with `casckpt reflog`, then go on from where it is now with "
+            "repo.switch(branch), or on a branch of your own",
+        )
+    if new is None:
+        writer.delete(Space.REF, ref.encode())
+    else:
+        if revive:
+            check_not_pruned(writer, new)
+        writer.put(Space.REF, ref.encode(), new)
+    seq = reflog_next(writer)
+    writer.put(Space.REFLOG, seq.to_bytes(8, "big"), msgspec.msgpack.encode((time.time_ns(), ref, now, new, action)))
+    writer.put(Space.META, _NEXT, (seq + 1).to_bytes(8, "big"))
+
+
+def check_not_pruned(reader: Reader, commit: bytes) -> None:
+    """Raise PrunedCommitError where the commit was pruned, or is gone altogether."""
+    if get_mark(reader, commit).pruned or not reader.has(Space.COMMIT, commit):
+        raise PrunedCommitError(
+            f"commit {commit.hex()[:12]} was pruned: its state is no longer kept",
+            remedy="choose a commit that `casckpt log` does not show as pruned",
+        )
+
+
+def _move(key: bytes, raw: memoryview) -> Move:
+    when, ref, old, new, action = _decode(raw, tuple[int, str, bytes | None, bytes | None, str], "a reflog entry")
+    return Move(int.from_bytes(key, "big"), when, ref, old, new, action)
+
+
+def moves_since(reader: Reader, seq: int) -> Iterator[Move]:
+    """The reflog from entry `seq` on, oldest first."""
+    for key, raw in reader.items(Space.REFLOG, seq.to_bytes(8, "big")):
+        yield _move(key, raw)
+
+
+def moves_back(reader: Reader) -> Iterator[Move]:
+    """The reflog, newest first."""
+    for key, raw in reader.items(Space.REFLOG, reverse=True):
+        yield _move(key, raw)
+
+
+def expire_moves(writer: Writer, seqs: list[int]) -> None:
+    for seq in seqs:
+        writer.delete(Space.REFLOG, seq.to_bytes(8, "big"))
+
+
+# -- what was released, and figures ------------------------------------------------------------------------------------
+
+
+def get_mark(reader: Reader, commit: bytes) -> Mark:
+    raw = reader.get(Space.MARK, commit)
+    return WHOLE if raw is None else Mark(*_decode(raw, tuple[bool, tuple[str, ...]], "a retention mark"))
+
+
+def put_mark(writer: Writer, commit: bytes, mark: Mark) -> None:
+    writer.put(Space.MARK, commit, msgspec.msgpack.encode((mark.pruned, sorted(mark.released))))
+
+
+def get_figures(reader: Reader, commit: bytes) -> Figures | None:
+    raw = reader.get(Space.FIGURES, commit)
+    return None if raw is None else Figures(*_decode(raw, tuple[int, int, int, int, int], "a commit's figures"))
+
+
+def put_figures(writer: Writer, commit: bytes, figures: Figures) -> None:
+    fields = (figures.logical, figures.new, figures.stored, figures.chunks, figures.new_chunks)
+    writer.put(Space.FIGURES, commit, msgspec.msgpack.encode(fields))

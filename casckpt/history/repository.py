@@ -1,0 +1,338 @@
+"""A handle on the history of one store, bound to a branch. What needs torch is added in `casckpt.tensors.repository`.
+
+A handle reads HEAD once, when it is made; what other handles switch to never moves it (I3). It remembers where its
+branch was when it last looked or moved it, and goes on from there only: if somebody else moved the branch in between,
+that is an error, not a merge.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Self, TypeVar
+
+from casckpt.errors import RefError, RefExistsError, RefNotFoundError
+from casckpt.history.commits import Commit, CommitReader, Walk
+from casckpt.history.diff import Change, diff_roots
+from casckpt.history.fetch import Objects
+from casckpt.history.gc import GcReport, Progress, collect, no_progress
+from casckpt.history.prune import PruneReport, prune
+from casckpt.history.records import (
+    BRANCH,
+    TAG,
+    all_refs,
+    check_not_pruned,
+    expire_moves,
+    get_head,
+    get_mark,
+    get_ref,
+    move_ref,
+    moves_back,
+    set_head,
+)
+from casckpt.history.retention import Keep
+from casckpt.history.revisions import Resolver
+from casckpt.history.stats import Stats, stats
+from casckpt.objects.commit import CommitObject
+from casckpt.objects.ids import id_scheme
+from casckpt.objects.names import check_ref_name
+from casckpt.objects.tree import shallow
+from casckpt.objects.values import Map, Value
+from casckpt.store.protocol import Reader, Store
+
+T = TypeVar("T")
+
+# Commits are decoded once; beyond so many, the memory would be noticed.
+_MOST_KNOWN = 100_000
+# Commits that the log reads in one transaction.
+_LOG_PAGE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A branch or a tag and the commit that it points to. kind: "branch" or "tag"."""
+
+    kind: str
+    name: str
+    commit: str
+    current: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReflogEntry:
+    """One move of a branch or tag. old, new: ids in hex, None where it was not, or is no more."""
+
+    kind: str
+    name: str
+    old: str | None
+    new: str | None
+    action: str
+    time: datetime
+
+
+class History:
+    """The commits, branches and tags of one store, through a handle bound to one branch. Thread-safe.
+
+    store: closed with the handle. branch: the one to be bound to; None: what HEAD names.
+    """
+
+    def __init__(self, store: Store, branch: str | None = None) -> None:
+        self.store = store
+        self.scheme = id_scheme(store.format.hash)
+        self.metric_modes: dict[str, str] = {}
+        self._known: dict[bytes, CommitObject] = {}
+        self._lock = threading.RLock()
+        with store.read() as reader:
+            self._branch = get_head(reader) if branch is None else check_ref_name(branch)
+            self._tip = get_ref(reader, BRANCH + self._branch)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.path} on {self.current_branch}>"
+
+    @property
+    def path(self) -> str:
+        """Where the store is."""
+        return self.store.path
+
+    @property
+    def current_branch(self) -> str:
+        """The branch that this handle is bound to."""
+        return self._branch
+
+    def close(self) -> None:
+        """Wait for what is in flight, then let go of the store. Twice is once."""
+        self.store.close()
+
+    # -- looking -------------------------------------------------------------------------------------------------------
+
+    def _commits(self, reader: Reader) -> CommitReader:
+        if len(self._known) > _MOST_KNOWN:
+            self._known = {}
+        return CommitReader(Objects(reader, self.scheme), self._known)
+
+    def _resolve(self, commits: CommitReader, revision: str) -> bytes:
+        return Resolver(commits, self._branch, self.metric_modes).resolve(revision)
+
+    def resolve(self, revision: str = "HEAD") -> Commit:
+        """The commit that a revision names; `casckpt.history.revisions` lists the ways to name one.
+
+        Raises:
+            UnknownRevisionError, AmbiguousRevisionError
+        """
+        with self.store.read() as reader:
+            commits = self._commits(reader)
+            return commits.load(self._resolve(commits, revision))
+
+    def log(self, revision: str | None = "HEAD", limit: int | None = None) -> Iterator[Commit]:
+        """Commits from a revision back, the newest first, read as they are asked for; None: from every branch and tag.
+
+        An empty store has an empty log. A half-read iterator holds no transaction.
+
+        Raises:
+            UnknownRevisionError, AmbiguousRevisionError
+        """
+        walk = Walk()
+        left = sys.maxsize if limit is None else limit
+        with self.store.read() as reader:
+            commits = self._commits(reader)
+            if revision is None:
+                walk.push(commits, [oid for _, oid in all_refs(reader)])
+            elif revision != "HEAD" or get_ref(reader, BRANCH + self._branch) is not None:
+                walk.push(commits, [self._resolve(commits, revision)])
+        while left > 0:
+            with self.store.read() as reader:
+                commits = self._commits(reader)
+                page = list(islice(iter(lambda: walk.pop(commits), None), min(left, _LOG_PAGE)))
+                loaded = [commits.load(oid) for oid in page]
+            yield from loaded
+            left = left - len(page) if len(page) == _LOG_PAGE else 0
+
+    def refs(self) -> list[Ref]:
+        """Branches, then tags, each in the order of their names."""
+        with self.store.read() as reader:
+            found = [(*ref.partition("/"), oid) for prefix in (BRANCH, TAG) for ref, oid in all_refs(reader, prefix)]
+        return [Ref(kind, name, oid.hex(), (kind, name) == ("branch", self._branch)) for kind, _, name, oid in found]
+
+    def reflog(self, branch: str | None = None, limit: int | None = None) -> list[ReflogEntry]:
+        """The moves of a branch, the newest first; None: of every branch and tag."""
+        found: list[ReflogEntry] = []
+        with self.store.read() as reader:
+            for move in moves_back(reader):
+                if len(found) == limit:
+                    break
+                kind, _, name = move.ref.partition("/")
+                if branch is not None and (kind, name) != ("branch", branch):
+                    continue
+                old, new = (None if oid is None else oid.hex() for oid in (move.old, move.new))
+                when = datetime.fromtimestamp(move.time / 1e9, UTC)
+                found.append(ReflogEntry(kind, name, old, new, move.action, when))
+        return found
+
+    def diff(self, old: str, new: str) -> list[Change]:
+        """What differs between the states of two commits, by leaf; parts that either has released are left out.
+
+        Raises:
+            UnknownRevisionError, AmbiguousRevisionError, PrunedCommitError
+        """
+        with self.store.read() as reader:
+            commits = self._commits(reader)
+            ids = [self._resolve(commits, revision) for revision in (old, new)]
+            for oid in ids:
+                check_not_pruned(reader, oid)
+            released = {part for oid in ids for part in get_mark(reader, oid).released}
+            objects = commits.objects
+            roots = [_without(shallow(objects.tree(commits.stored(oid).tree), objects.tree), released) for oid in ids]
+            return list(diff_roots(objects, roots[0], objects, roots[1]))
+
+    def stats(self) -> Stats:
+        """How much the store holds, and in how many bytes."""
+        return stats(self.store, self.scheme)
+
+    # -- moving refs ---------------------------------------------------------------------------------------------------
+
+    def branch(self, name: str, at: str = "HEAD") -> Commit:
+        """Make a branch that begins at a commit; the handle stays where it is.
+
+        Raises:
+            InvalidRefNameError, RefExistsError, PrunedCommitError, UnknownRevisionError, AmbiguousRevisionError
+        """
+        return self._create(BRANCH, name, at)
+
+    def tag(self, name: str, at: str = "HEAD") -> Commit:
+        """Give a commit a name that stays. Raises as `branch` does."""
+        return self._create(TAG, name, at)
+
+    def _create(self, prefix: str, name: str, at: str) -> Commit:
+        ref = prefix + check_ref_name(name)
+        kind = prefix.rstrip("/")
+        with self.store.write(durable=True, room=_SMALL) as writer:
+            commits = self._commits(writer)
+            oid = self._resolve(commits, at)
+            if get_ref(writer, ref) is not None:
+                raise RefExistsError(
+                    f"there is a {kind} {name!r} already",
+                    ref=name,
+                    remedy=f"choose another name, or delete it first with `casckpt {kind} --delete {name}`",
+                )
+            move_ref(writer, ref, expected=None, new=oid, action=f"{kind} at {at}")
+            return commits.load(oid)
+
+    def delete_branch(self, name: str) -> None:
+        """Take a branch away. Its commits stay reachable by the reflog until that is expired.
+
+        Raises:
+            RefNotFoundError
+            RefError: the handle, or HEAD, is on it.
+        """
+        self._delete(BRANCH, name)
+
+    def delete_tag(self, name: str) -> None:
+        """Take a tag away. Raises RefNotFoundError."""
+        self._delete(TAG, name)
+
+    def _delete(self, prefix: str, name: str) -> None:
+        kind = prefix.rstrip("/")
+        with self.store.write(durable=True, room=None) as writer:
+            now = get_ref(writer, prefix + name)
+            if now is None:
+                raise RefNotFoundError(f"there is no {kind} {name!r}", ref=name, remedy=f"look with `casckpt {kind}`")
+            if prefix == BRANCH and name in (self._branch, get_head(writer)):
+                raise RefError(f"{name!r} is the current branch", ref=name, remedy="switch to another branch first")
+            move_ref(writer, prefix + name, expected=now, new=None, action=f"{kind} deleted")
+
+    def switch(self, name: str, *, create: bool = False) -> None:
+        """Bind this handle to a branch, wherever that is now, and let HEAD name it for the handles to come.
+
+        create: make the branch at the current commit first.
+
+        Raises:
+            RefNotFoundError, InvalidRefNameError, RefExistsError
+        """
+        check_ref_name(name)
+        if create:
+            self.branch(name)
+        with self._lock, self.store.write(durable=True, room=_SMALL) as writer:
+            tip = get_ref(writer, BRANCH + name)
+            unborn = name == get_head(writer) and next(all_refs(writer, BRANCH), None) is None
+            if tip is None and not unborn:
+                raise RefNotFoundError(
+                    f"there is no branch {name!r}", ref=name, remedy=f"make it with repo.branch({name!r})"
+                )
+            set_head(writer, name)
+            self._branch, self._tip = name, tip
+
+    def rollback(self, revision: str) -> Commit:
+        """Move the branch back (or anywhere else) to a commit; the reflog remembers where it was.
+
+        Live objects are not touched: load or restore the commit for that.
+
+        Raises:
+            UnknownRevisionError, AmbiguousRevisionError, PrunedCommitError
+            RefMovedError: somebody else moved the branch since this handle last looked.
+        """
+        ref = BRANCH + self._branch
+        with self._lock, self.store.write(durable=True, room=None) as writer:
+            commits = self._commits(writer)
+            oid = self._resolve(commits, revision)
+            move_ref(writer, ref, expected=self._tip, new=oid, action=f"rollback to {revision}")
+            found = commits.load(oid)
+            self._tip = oid
+            return found
+
+    def expire_reflog(self, *, older_than: timedelta | None = None, branch: str | None = None) -> int:
+        """Forget moves, so that gc may take what only they remember; returns how many.
+
+        older_than: only moves longer ago than that; None: all. branch: only of this one; None: of every branch and tag.
+        """
+        limit = None if older_than is None else (datetime.now(UTC) - older_than).timestamp() * 1e9
+        with self.store.write(durable=True, room=None) as writer:
+            gone = [
+                move.seq
+                for move in moves_back(writer)
+                if (limit is None or move.time < limit) and (branch is None or move.ref == BRANCH + branch)
+            ]
+            expire_moves(writer, gone)
+        return len(gone)
+
+    # -- giving bytes back ---------------------------------------------------------------------------------------------
+
+    def prune(self, keep: Keep, *, dry_run: bool = False) -> PruneReport:
+        """Release the states, or parts of them, that a policy does not keep; says why each commit is kept.
+
+        Bytes come back with the next `gc`. Commits stay in the log, marked as pruned.
+        """
+        return prune(self.store, self.scheme, self._known, keep, dry_run=dry_run)
+
+    def gc(self, *, dry_run: bool = False, progress: Progress = no_progress) -> GcReport:
+        """Delete what nothing refers to. Others may read and write meanwhile.
+
+        Raises:
+            StoreBusyError: it is under way elsewhere.
+            MissingObjectError, CorruptObjectError: the store is damaged; nothing was deleted.
+        """
+        return collect(self.store, self.scheme, dry_run=dry_run, progress=progress)
+
+    def reading(self, work: Callable[[CommitReader], T]) -> T:
+        """Run `work` on the commits of one read transaction, for the layers above."""
+        with self.store.read() as reader:
+            return work(self._commits(reader))
+
+
+# What moving a ref writes: a few records of some hundred bytes.
+_SMALL = 16 << 10
+
+
+def _without(root: Value, released: set[str]) -> Value:
+    if not isinstance(root, Map):
+        return root
+    return Map(tuple([(key, item) for key, item in root.entries if key not in released]))

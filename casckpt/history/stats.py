@@ -1,0 +1,65 @@
+"""How much a store holds: what its commits would take as plain files, and what they take here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from casckpt.history.fetch import Objects
+from casckpt.history.records import BRANCH, TAG, all_refs, get_figures, get_mark
+from casckpt.history.walk import Live, reach_commits, roots
+from casckpt.objects.ids import IdScheme
+from casckpt.store.protocol import Space, Store, StoreSize
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Counts of what is there (also of what gc would collect), and bytes.
+
+    commits: in the log; pruned: of these, without state. logical: bytes of the states of all commits that are kept, as
+    full files would take them. stored: bytes of the frames of all objects. size: of the file.
+    """
+
+    commits: int
+    pruned: int
+    branches: int
+    tags: int
+    chunks: int
+    nodes: int
+    trees: int
+    logical: int
+    stored: int
+    size: StoreSize
+
+    @property
+    def saved(self) -> float:
+        """Logical bytes per stored byte."""
+        return self.logical / self.stored if self.stored else 1.0
+
+
+def stats(store: Store, scheme: IdScheme) -> Stats:
+    """Count a store."""
+    with store.read() as reader:
+        live = Live()
+        reach_commits(Objects(reader, scheme), roots(reader), live)
+        pruned = logical = 0
+        for oid in live.commits:
+            figures = get_figures(reader, oid)
+            if get_mark(reader, oid).pruned:
+                pruned += 1
+            elif figures is not None:
+                logical += figures.logical
+        spaces = (Space.CHUNK, Space.NODE, Space.TREE, Space.COMMIT)
+        stored = sum(len(value) for space in spaces for _, value in reader.items(space))
+        refs = [name for name, _ in all_refs(reader)]
+        return Stats(
+            commits=len(live.commits),
+            pruned=pruned,
+            branches=sum(name.startswith(BRANCH) for name in refs),
+            tags=sum(name.startswith(TAG) for name in refs),
+            chunks=reader.count(Space.CHUNK),
+            nodes=reader.count(Space.NODE),
+            trees=reader.count(Space.TREE),
+            logical=logical,
+            stored=stored,
+            size=store.size(),
+        )
