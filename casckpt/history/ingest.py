@@ -54,7 +54,7 @@ class Ingest:
         self.objects = Objects(self._snapshot, scheme)
         self._epoch = gc_epoch(self._snapshot)
         self._waiting: list[tuple[Kind, bytes, Buffer]] = []
-        self._waiting_bytes = 0
+        self.waiting_bytes = 0  # of frames that `flush` will write
         self._mine: set[bytes] = set()  # ids written, or waiting to be, by this save
         self._nodes: dict[bytes, StorageNode] = {}  # every node of the new commit, and so every chunk of it
         self._trees: dict[bytes, bytes | None] = {}  # every tree of it; with its frame where it is new
@@ -107,9 +107,7 @@ class Ingest:
 
     def _take(self, kind: Kind, oid: bytes, frame: Buffer) -> None:
         self._waiting.append((kind, oid, frame))
-        self._waiting_bytes += memoryview(frame).nbytes
-        if self._waiting_bytes >= WRITE_BATCH:
-            self.flush()
+        self.waiting_bytes += memoryview(frame).nbytes
 
     def flush(self) -> None:
         """Write what is waiting, in one transaction. Afterwards the buffers that were handed in are free again.
@@ -119,11 +117,11 @@ class Ingest:
         """
         if not self._waiting:
             return
-        with self._store.write(durable=False, room=self._waiting_bytes) as writer:
+        with self._store.write(durable=False, room=self.waiting_bytes) as writer:
             for kind, oid, frame in self._waiting:
                 writer.put(SPACE_OF[kind], oid, frame, overwrite=False)
         self._waiting.clear()
-        self._waiting_bytes = 0
+        self.waiting_bytes = 0
 
     def figures(self, logical: int) -> Figures:
         """What the commit holds and what this save added, as far as it has come."""
@@ -168,7 +166,9 @@ class Ingest:
             if epoch == self._epoch:
                 return
             for kind, oid, frame in self._missing(now):
-                self._take(kind, oid, bytes(frame))
+                self._take(kind, oid, frame)
+                if self.waiting_bytes >= WRITE_BATCH:
+                    self.flush()
         self.flush()
         self._epoch = epoch
 

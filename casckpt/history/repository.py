@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import islice
 from typing import Self, TypeVar
 
@@ -152,7 +153,7 @@ class History:
         while left > 0:
             with self.store.read() as reader:
                 commits = self._commits(reader)
-                page = list(islice(iter(lambda: walk.pop(commits), None), min(left, _LOG_PAGE)))
+                page = list(islice(iter(partial(walk.pop, commits), None), min(left, _LOG_PAGE)))
                 loaded = [commits.load(oid) for oid in page]
             yield from loaded
             left = left - len(page) if len(page) == _LOG_PAGE else 0

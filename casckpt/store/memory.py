@@ -114,8 +114,8 @@ class MemoryStore:
                 writer.close()
 
     @contextmanager
-    def maintenance(self) -> Iterator[None]:
-        if not self._maintenance_lock.acquire(blocking=False):
+    def maintenance(self, *, wait: bool = False) -> Iterator[None]:
+        if not self._maintenance_lock.acquire(blocking=wait):
             raise StoreBusyError("gc, repack or compact is under way", store=self.path, holders=("this process",))
         try:
             yield

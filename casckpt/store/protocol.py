@@ -115,11 +115,13 @@ class Store(Protocol):
             StoreFailedError: the commit or the sync failed; its outcome is unknown and the store must be opened again.
         """
 
-    def maintenance(self) -> AbstractContextManager[None]:
+    def maintenance(self, *, wait: bool = False) -> AbstractContextManager[None]:
         """The one lock for gc, repack and compact, across processes.
 
+        wait: until it is free, however long that takes.
+
         Raises:
-            StoreBusyError: somebody holds it.
+            StoreBusyError: somebody holds it, and `wait` is false.
         """
 
     def openers(self) -> tuple[str, ...]:

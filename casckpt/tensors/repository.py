@@ -1,0 +1,210 @@
+"""The handle that people use: history, and states in and out of it. torch is imported when a state first passes."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+from casckpt.errors import StateError
+from casckpt.history.commits import Commit
+from casckpt.history.ingest import EvictedError, Ingest
+from casckpt.history.plain import to_map
+from casckpt.history.records import check_not_pruned, get_mark
+from casckpt.history.repository import History
+from casckpt.limits import MAX_MESSAGE, MAX_METRICS
+from casckpt.objects.commit import CommitObject
+from casckpt.objects.paths import Globs
+from casckpt.store.protocol import Store
+
+if TYPE_CHECKING:
+    from casckpt.history.commits import CommitReader
+    from casckpt.tensors.flatten import Flat
+    from casckpt.tensors.save import Nodes, Saved
+
+
+class Repository(History):
+    """A handle on a store, bound to a branch: `casckpt.open` makes one. Thread-safe; a context manager."""
+
+    def __init__(self, store: Store, branch: str | None = None) -> None:
+        super().__init__(store, branch)
+        self._saving = threading.Lock()
+        self._staging: Any = None
+        self._remembered: tuple[bytes, Nodes] | None = None
+
+    def commit(
+        self,
+        state: object,
+        message: str = "",
+        *,
+        step: int | None = None,
+        metrics: Mapping[str, float] | None = None,
+        meta: Mapping[str, object] | None = None,
+    ) -> Commit:
+        """Save a state as the next commit of the branch; when this returns it is durable.
+
+        state: nested dicts, lists and tuples with tensors, arrays and plain values at the leaves.
+        step: completed optimizer updates. metrics: numbers to find and keep commits by. meta: plain values.
+
+        Raises:
+            UnsupportedTypeError, StateError: something in the state cannot be saved; named by its path.
+            RefMovedError: somebody else moved the branch since this handle last looked.
+            StoreFullError: nothing was published.
+            StoreFailedError: the outcome is unknown; open the store again and look.
+        """
+        from casckpt.tensors.flatten import flatten
+
+        described = _Description.checked(message, step, metrics, meta)
+        flat = flatten(state)
+        with self._saving:
+            try:
+                return self._commit(flat, described)
+            except EvictedError:
+                # what this save wrote was collected before it was published; with gc held off that cannot happen again
+                with self.store.maintenance(wait=True):
+                    return self._commit(flat, described)
+
+    def _commit(self, flat: Flat, described: _Description) -> Commit:
+        from casckpt.tensors.save import Staging, save
+
+        if self._staging is None:
+            self._staging = Staging()
+        with self._lock:
+            branch, parent = self._branch, self._tip
+        form = self.store.format
+        with Ingest(self.store, self.scheme, form.codec) as ingest:
+            base = self._base(ingest, parent)
+            saved: Saved = save(ingest, flat, self.scheme, base, form.chunk_size, form.codec, self._staging)
+            commit = CommitObject(
+                tree=saved.tree,
+                parents=() if parent is None else (parent,),
+                branch=branch,
+                step=described.step,
+                metrics=described.metrics,
+                message=described.message,
+                time=time.time_ns(),
+                host=socket.gethostname(),
+                meta=described.meta,
+            )
+            oid, _ = ingest.publish(commit, expected=parent, logical=saved.logical)
+        with self._lock:
+            if self._branch == branch:
+                self._tip = oid
+        self._remembered = (oid, saved.nodes)
+        return self.resolve(oid.hex())
+
+    def _base(self, ingest: Ingest, parent: bytes | None) -> Nodes:
+        """The nodes that the save is compared with: those of the parent, as far as the snapshot shows them held (I1)."""
+        from casckpt.tensors.save import base_nodes, without_parts
+
+        base = ingest.base(parent)
+        if base is None:
+            return {}
+        if self._remembered is not None and self._remembered[0] == parent:
+            return without_parts(self._remembered[1], base.released)
+        return base_nodes(ingest, base)
+
+    def load(self, revision: str = "HEAD", *, paths: Iterable[str] | str | None = None) -> Any:
+        """The state of a commit: tensors on the CPU, every byte checked.
+
+        paths: globs over `.`-joined paths, such as "model.*"; the result keeps its nesting.
+
+        Raises:
+            UnknownRevisionError, AmbiguousRevisionError, PrunedCommitError
+            ReleasedPartError: a part that was asked for was released.
+            CorruptObjectError, MissingObjectError
+        """
+        from casckpt.tensors.load import load
+
+        globs = None if paths is None else Globs([paths] if isinstance(paths, str) else paths)
+
+        def work(commits: CommitReader) -> object:
+            oid = self._resolve(commits, revision)
+            reader = commits.objects.reader
+            check_not_pruned(reader, oid)
+            return load(commits.objects, commits.stored(oid).tree, get_mark(reader, oid).released, globs)
+
+        return self.reading(work)
+
+    def restore(self, target: Any, revision: str = "HEAD", *, strict: bool = True) -> Any:
+        """Write the state of a commit into live objects, in place; returns the target.
+
+        target: a mapping from keys of the state to modules, optimizers and other objects with `state_dict` and
+        `load_state_dict`, or to plain containers of tensors and values; or one such container or object for the
+        whole state. Only the keys that it has are restored.
+        strict: whether a tensor that only one side has is an error.
+
+        Raises:
+            RestoreMismatchError: something does not fit; nothing was written.
+            UnknownRevisionError, AmbiguousRevisionError, PrunedCommitError, ReleasedPartError
+            CorruptObjectError, MissingObjectError: live objects may be partly restored; restore another commit.
+        """
+        from casckpt.tensors.restore import restore
+
+        def work(commits: CommitReader) -> object:
+            oid = self._resolve(commits, revision)
+            reader = commits.objects.reader
+            check_not_pruned(reader, oid)
+            root = commits.stored(oid).tree
+            return restore(commits.objects, root, get_mark(reader, oid).released, target, strict=strict)
+
+        return self.reading(work)
+
+
+class _Description:
+    """What a commit says of itself beside its state, checked."""
+
+    __slots__ = ("message", "meta", "metrics", "step")
+
+    @classmethod
+    def checked(
+        cls, message: str, step: int | None, metrics: Mapping[str, float] | None, meta: Mapping[str, object] | None
+    ) -> _Description:
+        found = cls()
+        if len(message.encode("utf-8", "surrogatepass")) > MAX_MESSAGE:
+            raise StateError(f"a message may have {MAX_MESSAGE} bytes", path="message")
+        if step is not None and not -(1 << 63) <= step < 1 << 63:
+            raise StateError(f"{step} is no step", path="step", remedy="give a number of 64 bits")
+        if len(metrics or {}) > MAX_METRICS:
+            raise StateError(f"a commit may have {MAX_METRICS} metrics", path="metrics")
+        found.message = message
+        found.step = None if step is None else int(step)
+        found.metrics = tuple([(str(name), float(number)) for name, number in (metrics or {}).items()])
+        found.meta = to_map(meta or {})
+        return found
+
+
+def open_repository(
+    path: str | PathLike[str],
+    *,
+    create: bool = True,
+    branch: str | None = None,
+    hash: str | None = None,
+    chunk_size: int | None = None,
+    codec: str | None = None,
+    accept_loss: bool = False,
+) -> Repository:
+    """Open the store at a path, and make it where there is none.
+
+    create: False: there must be one. branch: bind the handle to this branch instead of the one that HEAD names.
+    hash ("xxh3_128", "blake3"), chunk_size (bytes, a power of two), codec ("none", "fast", "auto", "small"): fixed when
+    the store is made; opening it with other values is an error.
+    accept_loss: open a store from which acknowledged changes are missing, and go on from what is there.
+
+    Raises:
+        StoreNotFoundError, NotAStoreError, NewerFormatError, StoreSettingsError, NetworkFilesystemError
+        StoreLockLostError, TruncatedStoreError, HistoryLostError, InvalidRefNameError
+    """
+    from casckpt.store.lmdb_store import open_store
+
+    store = open_store(
+        path, create=create, hash=hash, chunk_size=chunk_size, codec=codec, accept_loss=accept_loss
+    )
+    try:
+        return Repository(store, branch)
+    except BaseException:
+        store.close()
+        raise
