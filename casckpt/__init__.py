@@ -1,1 +1,42 @@
-"""casckpt: an incremental, content-addressed checkpoint store for PyTorch training, with git-like history."""
+"""casckpt: an incremental, content-addressed checkpoint store for PyTorch training, with git-like history.
+
+Names are imported when they are first used, so that looking at a store does not wait for torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from casckpt.history.commits import Commit as Commit
+    from casckpt.history.retention import Keep as Keep
+    from casckpt.tensors.codecs import register as register
+    from casckpt.tensors.repository import Repository as Repository
+    from casckpt.tensors.repository import open_repository as open
+    from casckpt.training.checkpointer import Checkpointer as Checkpointer
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Checkpointer": ("casckpt.training.checkpointer", "Checkpointer"),
+    "Commit": ("casckpt.history.commits", "Commit"),
+    "Keep": ("casckpt.history.retention", "Keep"),
+    "Repository": ("casckpt.tensors.repository", "Repository"),
+    "open": ("casckpt.tensors.repository", "open_repository"),
+    "register": ("casckpt.tensors.codecs", "register"),
+}
+
+__all__ = ["Checkpointer", "Commit", "Keep", "Repository", "open", "register"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'casckpt' has no attribute {name!r}")
+    module, attribute = _HOME[name]
+    found = globals()[name] = getattr(import_module(module), attribute)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -70,7 +70,9 @@ class Ingest:
 
     def base(self, commit: bytes | None) -> Base | None:
         """What of a commit this save may build on: nothing unless the snapshot shows it published and not pruned."""
-        if commit is None or get_mark(self._snapshot, commit).pruned:
+        if commit is None or not self._snapshot.has(SPACE_OF[Kind.COMMIT], commit):
+            return None
+        if get_mark(self._snapshot, commit).pruned:
             return None
         return Base(self.objects.commit(commit).tree, get_mark(self._snapshot, commit).released)
 

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from casckpt.history.repository import History
 from casckpt.limits import MAX_MESSAGE, MAX_METRICS
 from casckpt.objects.commit import CommitObject
 from casckpt.objects.paths import Globs
+from casckpt.objects.values import Map
 from casckpt.store.protocol import Store
 
 if TYPE_CHECKING:
@@ -94,7 +96,7 @@ class Repository(History):
             if self._branch == branch:
                 self._tip = oid
         self._remembered = (oid, saved.nodes)
-        return self.resolve(oid.hex())
+        return self.reading(lambda commits: commits.load(oid))
 
     def _base(self, ingest: Ingest, parent: bytes | None) -> Nodes:
         """The nodes that the save is compared with: those of the parent, as far as the snapshot shows them held (I1)."""
@@ -154,27 +156,34 @@ class Repository(History):
         return self.reading(work)
 
 
+@dataclass(frozen=True, slots=True)
 class _Description:
-    """What a commit says of itself beside its state, checked."""
+    """What a commit says of itself beside its state."""
 
-    __slots__ = ("message", "meta", "metrics", "step")
+    message: str
+    step: int | None
+    metrics: tuple[tuple[str, float], ...]
+    meta: Map
 
     @classmethod
     def checked(
         cls, message: str, step: int | None, metrics: Mapping[str, float] | None, meta: Mapping[str, object] | None
     ) -> _Description:
-        found = cls()
+        """The description, once every bound has been checked.
+
+        Raises:
+            StateError, UnsupportedTypeError
+        """
         if len(message.encode("utf-8", "surrogatepass")) > MAX_MESSAGE:
-            raise StateError(f"a message may have {MAX_MESSAGE} bytes", path="message")
+            raise StateError(f"a message may have {MAX_MESSAGE} bytes", path="message", remedy="put it into the state")
         if step is not None and not -(1 << 63) <= step < 1 << 63:
             raise StateError(f"{step} is no step", path="step", remedy="give a number of 64 bits")
         if len(metrics or {}) > MAX_METRICS:
-            raise StateError(f"a commit may have {MAX_METRICS} metrics", path="metrics")
-        found.message = message
-        found.step = None if step is None else int(step)
-        found.metrics = tuple([(str(name), float(number)) for name, number in (metrics or {}).items()])
-        found.meta = to_map(meta or {})
-        return found
+            raise StateError(
+                f"a commit may have {MAX_METRICS} metrics", path="metrics", remedy="put them into the state"
+            )
+        numbers = tuple([(str(name), float(number)) for name, number in (metrics or {}).items()])
+        return cls(message, None if step is None else int(step), numbers, to_map(meta or {}))
 
 
 def open_repository(
@@ -200,9 +209,7 @@ def open_repository(
     """
     from casckpt.store.lmdb_store import open_store
 
-    store = open_store(
-        path, create=create, hash=hash, chunk_size=chunk_size, codec=codec, accept_loss=accept_loss
-    )
+    store = open_store(path, create=create, hash=hash, chunk_size=chunk_size, codec=codec, accept_loss=accept_loss)
     try:
         return Repository(store, branch)
     except BaseException:
