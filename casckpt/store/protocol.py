@@ -1,4 +1,4 @@
-"""The one protocol behind which the LMDB store and the in-memory model stand: spaces of ordered byte keys, in transactions.
+"""The one protocol of the LMDB store and the in-memory model: spaces of ordered byte keys, in transactions.
 
 A view that a reader or writer hands out is readable until its transaction ends, and must never outlive it.
 """
@@ -64,7 +64,7 @@ class Reader(Protocol):
         """Whether there is a value under `key`, without touching it."""
 
     def keys(self, space: Space, start: bytes = b"", *, reverse: bool = False) -> Iterator[bytes]:
-        """Keys from the first one >= `start` upwards; reversed, from the last one < `start` (or the end, if empty) down."""
+        """Keys from the first one >= `start` up; reversed, from the last one < `start` (empty: the end) down."""
 
     def items(self, space: Space, start: bytes = b"", *, reverse: bool = False) -> Iterator[tuple[bytes, memoryview]]:
         """Keys with their values, in the order of `keys`."""
@@ -106,7 +106,7 @@ class Store(Protocol):
     def write(self, *, durable: bool, room: int | None) -> AbstractContextManager[Writer]:
         """The write transaction, by `with`: commits when the block ends, aborts when it raises.
 
-        durable: whether the commit is acknowledged, that is: synced, and then the high-water mark moved, before `with` ends.
+        durable: whether it is acknowledged, that is: synced, and then the high-water mark moved, before `with` ends.
         room: bytes that the block will add at most, checked against the disk first; None for what frees room (gc,
             prune, deleting refs), which works on a full disk.
 

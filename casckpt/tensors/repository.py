@@ -99,7 +99,7 @@ class Repository(History):
         return self.reading(lambda commits: commits.load(oid))
 
     def _base(self, ingest: Ingest, parent: bytes | None) -> Nodes:
-        """The nodes that the save is compared with: those of the parent, as far as the snapshot shows them held (I1)."""
+        """The nodes to compare with: those of the parent, as far as the snapshot shows them held (I1)."""
         from casckpt.tensors.save import base_nodes, without_parts
 
         base = ingest.base(parent)
