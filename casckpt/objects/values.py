@@ -114,7 +114,7 @@ class Paged:
 
 
 # Typed values that are mappings by another name: a part of one is one too. Any other Typed is whole or nothing.
-MAPPINGS: Final = ("counter", "default_dict", "ordered_dict", "state_dict")
+MAPPINGS: Final = ("counter", "default_dict", "ordered_dict")
 # The key under which a mapping keeps what belongs to it as a whole. No key of a state is encoded so.
 METADATA: Final = Typed("metadata", None)
 
