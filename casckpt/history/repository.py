@@ -21,6 +21,7 @@ from casckpt.history.commits import Commit, CommitReader, Walk
 from casckpt.history.diff import Change, diff_roots
 from casckpt.history.fetch import Objects
 from casckpt.history.gc import GcReport, Progress, collect, no_progress
+from casckpt.history.parts import Part, parts
 from casckpt.history.prune import PruneReport, prune
 from casckpt.history.records import (
     BRANCH,
@@ -195,6 +196,18 @@ class History:
             roots = [_without(shallow(objects.tree(commits.stored(oid).tree), objects.tree), released) for oid in ids]
             return list(diff_roots(objects, roots[0], objects, roots[1]))
 
+    def parts(self, revision: str = "HEAD") -> list[Part]:
+        """The parts (top-level keys) of a commit's state, with their sizes; no chunk is read.
+
+        Raises:
+            UnknownRevisionError, AmbiguousRevisionError, PrunedCommitError
+        """
+        with self.store.read() as reader:
+            commits = self._commits(reader)
+            oid = self._resolve(commits, revision)
+            check_not_pruned(reader, oid)
+            return parts(commits.objects, commits.stored(oid).tree, get_mark(reader, oid).released)
+
     def stats(self) -> Stats:
         """How much the store holds, and in how many bytes."""
         return stats(self.store, self.scheme)
@@ -290,18 +303,28 @@ class History:
             self._tip = oid
             return found
 
-    def expire_reflog(self, *, older_than: timedelta | None = None, branch: str | None = None) -> int:
+    def expire_reflog(
+        self, *, older_than: timedelta | None = None, branch: str | None = None, dry_run: bool = False
+    ) -> int:
         """Forget moves, so that gc may take what only they remember; returns how many.
 
         older_than: only moves longer ago than that; None: all. branch: only of this one; None: of every branch and tag.
+        dry_run: only count them.
         """
         limit = None if older_than is None else (datetime.now(UTC) - older_than).timestamp() * 1e9
-        with self.store.write(durable=True, room=None) as writer:
-            gone = [
+
+        def find(reader: Reader) -> list[int]:
+            return [
                 move.seq
-                for move in moves_back(writer)
+                for move in moves_back(reader)
                 if (limit is None or move.time < limit) and (branch is None or move.ref == BRANCH + branch)
             ]
+
+        if dry_run:
+            with self.store.read() as reader:
+                return len(find(reader))
+        with self.store.write(durable=True, room=None) as writer:
+            gone = find(writer)
             expire_moves(writer, gone)
         return len(gone)
 

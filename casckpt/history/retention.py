@@ -17,8 +17,14 @@ from typing import Final
 from casckpt.errors import PolicyError
 from casckpt.objects.commit import CommitObject
 
-_SPAN: Final = re.compile(r"(\d+)\s*(s|min|h|d|w)")
+_SPAN: Final = re.compile(r"(\d{1,9})\s*(s|min|h|d|w)")
 _SECONDS: Final = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+def span_seconds(text: str) -> int | None:
+    """A span of time in seconds: "30min" -> 1800, also "45s", "6h", "1d", "2w"; None where the text is none."""
+    found = _SPAN.fullmatch(text)
+    return int(found[1]) * _SECONDS[found[2]] if found else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +90,7 @@ class Keep:
         """`every` in seconds; 0 where it is not given or makes no sense."""
         if isinstance(self.every, timedelta):
             return self.every.total_seconds()
-        found = _SPAN.fullmatch(self.every or "")
-        return float(int(found[1]) * _SECONDS[found[2]]) if found else 0.0
+        return float(span_seconds(self.every or "") or 0)
 
     @property
     def modes(self) -> dict[str, str]:

@@ -16,7 +16,8 @@ class Stats:
     """Counts of what is there (also of what gc would collect), and bytes.
 
     commits: in the log; pruned: of these, without state. logical: bytes of the states of all commits that are kept, as
-    full files would take them. stored: bytes of the frames of all objects. size: of the file.
+    full files would take them. stored: bytes of the frames of all objects; stored_by_kind: of "chunks", "nodes", "trees"
+    and "commits". size: of the file.
     """
 
     commits: int
@@ -28,6 +29,7 @@ class Stats:
     trees: int
     logical: int
     stored: int
+    stored_by_kind: dict[str, int]
     size: StoreSize
 
     @property
@@ -48,8 +50,10 @@ def stats(store: Store, scheme: IdScheme) -> Stats:
                 pruned += 1
             elif figures is not None:
                 logical += figures.logical
-        spaces = (Space.CHUNK, Space.NODE, Space.TREE, Space.COMMIT)
-        stored = sum(len(value) for space in spaces for _, value in reader.items(space))
+        by_kind = {
+            f"{space.name.lower()}s": sum(len(value) for _, value in reader.items(space))
+            for space in (Space.CHUNK, Space.NODE, Space.TREE, Space.COMMIT)
+        }
         refs = [name for name, _ in all_refs(reader)]
         return Stats(
             commits=len(live.commits),
@@ -60,6 +64,7 @@ def stats(store: Store, scheme: IdScheme) -> Stats:
             nodes=reader.count(Space.NODE),
             trees=reader.count(Space.TREE),
             logical=logical,
-            stored=stored,
+            stored=sum(by_kind.values()),
+            stored_by_kind=by_kind,
             size=store.size(),
         )
