@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from casckpt.errors import StoreBusyError, StoreClosedError
 from casckpt.limits import DEFAULT_CHUNK_SIZE
-from casckpt.store.protocol import Reader, Space, StoreFormat, StoreSize, Writer
+from casckpt.store.protocol import MAX_KEY, Reader, Space, StoreFormat, StoreSize, Writer
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -68,6 +68,8 @@ class MemoryWriter(MemoryReader):
 
     def put(self, space: Space, key: bytes, value: Buffer, *, overwrite: bool = True) -> bool:
         held = self._live[space]
+        if not 0 < len(key) <= MAX_KEY:
+            raise ValueError(f"a key is 1 to {MAX_KEY} bytes long, not {len(key)}")
         if not overwrite and key in held:
             return False
         held[key] = bytes(value)
@@ -109,7 +111,8 @@ class MemoryStore:
             writer = MemoryWriter(changed)
             try:
                 yield writer
-                self._contents = changed
+                if writer._contents is not None:  # closed within the block: given up
+                    self._contents = changed
             finally:
                 writer.close()
 

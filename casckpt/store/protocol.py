@@ -9,10 +9,14 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+
+# The longest key, in bytes: LMDB's own limit.
+MAX_KEY: Final = 511
 
 
 class Space(Enum):
@@ -84,7 +88,10 @@ class Writer(Reader, Protocol):
     """The one write transaction of the store; it sees its own writes. Begun, used and ended on one thread."""
 
     def put(self, space: Space, key: bytes, value: Buffer, *, overwrite: bool = True) -> bool:
-        """Store `value`; returns False, and changes nothing, where the key is there and `overwrite` is false."""
+        """Store `value`; returns False, and changes nothing, where the key is there and `overwrite` is false.
+
+        key: 1 to `MAX_KEY` bytes; a ValueError otherwise.
+        """
 
     def delete(self, space: Space, key: bytes) -> bool:
         """Remove the key; returns whether it was there."""

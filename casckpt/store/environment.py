@@ -1,0 +1,416 @@
+"""One LMDB environment of this process, and the gate that every one of its transactions passes.
+
+What it keeps (DESIGN 2), each with what happens otherwise:
+- A write transaction begins, is used and ends on one thread. Ended on another, the writer lock sticks for ever.
+- The environment is closed only when no transaction is left. A view read after that is a segfault.
+- A durable change is on the disk before the mark moves, and the mark moves before it is acknowledged.
+- After a failed write or sync nothing is tried again: what the kernel wrote back is not known, and a second fsync lies.
+- In a forked child nothing of it is touched, not even to free it. Ending a transaction there clears the parent's slot.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NoReturn
+
+import lmdb
+
+from casckpt.errors import (
+    ForkedStoreError,
+    StoreBusyError,
+    StoreClosedError,
+    StoreError,
+    StoreFailedError,
+    StoreFullError,
+)
+from casckpt.limits import MIB
+from casckpt.store import filesystem
+from casckpt.store.locks import FileLock
+from casckpt.store.mark import Mark, move_mark
+from casckpt.store.openers import unregister
+from casckpt.store.protocol import Space, StoreFormat
+
+if TYPE_CHECKING:
+    from lmdb import _Database
+
+COUNTER_KEY: Final = b"counter"
+# Pages that a commit copies beside what it is given: the path to each changed leaf of each tree, and LMDB's free list.
+_BESIDE: Final = MIB
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+# Every environment with an open LMDB handle, for the child of a fork to find.
+_open: set[Environment] = set()
+
+
+class Handle:
+    """What one `open_store` gave out: transactions are begun in its name, and its close waits for them."""
+
+    __slots__ = ("closed", "given_back")
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.given_back = False
+
+
+class Transaction:
+    """One transaction. `raw` is None before it began, once it has ended, and in a forked child."""
+
+    __slots__ = ("cursors", "handle", "raw", "thread")
+
+    def __init__(self, handle: Handle) -> None:
+        self.handle = handle
+        self.thread = threading.get_ident()
+        self.raw: lmdb.Transaction[memoryview] | None = None
+        self.cursors: set[lmdb.Cursor[memoryview]] = set()
+
+
+class Environment:
+    """One open LMDB environment, shared by all handles of this process on the same file."""
+
+    def __init__(
+        self,
+        path: Path,
+        raw: lmdb.Environment,
+        opener: FileLock,
+        format: StoreFormat,
+        databases: Mapping[Space, _Database],
+    ) -> None:
+        self.path = path
+        self.format = format
+        self.databases = databases
+        self.handles = 0
+        self.page_size = raw.stat()["psize"]
+        self._raw = raw
+        self._opener = opener
+        # Re-entrant, because a reader that was dropped unclosed ends itself wherever the garbage collector runs.
+        self._gate = threading.Condition(threading.RLock())
+        self._live: set[Transaction] = set()
+        self._write_lock = threading.Lock()
+        self._writing_thread: int | None = None
+        self._failure = ""
+        self.forked = False
+        # Freed by `shut` only: freed at the interpreter's exit, it would wait for the writer of a frozen thread.
+        _keep(raw)
+        _open.add(self)
+
+    # -- what may be done now ------------------------------------------------------------------------------------------
+
+    @property
+    def failed(self) -> bool:
+        """Whether a write or a sync failed, so that the store must be opened again."""
+        return bool(self._failure)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a transaction is under way."""
+        return bool(self._live)
+
+    def forked_error(self) -> ForkedStoreError:
+        """What a use in a forked child gets."""
+        return ForkedStoreError(
+            "this process is a forked child of the one that opened it",
+            store=str(self.path),
+            remedy="open the store anew in this process, or start the process by spawn",
+        )
+
+    def failed_error(self) -> StoreFailedError:
+        """What a use after a failure gets."""
+        return StoreFailedError(
+            self._failure, store=str(self.path), remedy="close the store, open it again and look at what it holds"
+        )
+
+    def check(self, handle: Handle) -> None:
+        """Raise unless a transaction may begin now.
+
+        Raises:
+            ForkedStoreError, StoreClosedError, StoreFailedError
+        """
+        if self.forked:
+            raise self.forked_error()
+        if handle.closed:
+            raise StoreClosedError("it is closed", store=str(self.path), remedy="open it again")
+        if self._failure:
+            raise self.failed_error()
+
+    # -- transactions --------------------------------------------------------------------------------------------------
+
+    def begin_read(self, handle: Handle) -> Transaction:
+        """A snapshot, which any one thread at a time may use and any thread end."""
+        with self._gate:
+            self.check(handle)
+            transaction = Transaction(handle)
+            transaction.raw = self._begin_read()
+            self._live.add(transaction)
+            return transaction
+
+    def _begin_read(self) -> lmdb.Transaction[memoryview]:
+        try:
+            try:
+                return self._raw.begin(buffers=True)
+            except lmdb.ReadersFullError:
+                self._raw.reader_check()
+                return self._raw.begin(buffers=True)
+        except lmdb.ReadersFullError as error:
+            raise StoreBusyError(
+                "too many processes and threads read it at once", store=str(self.path), remedy="try again later"
+            ) from error
+        except lmdb.Error as error:  # as when another process has outgrown the address space that this one took
+            self._failure = f"a read transaction could not begin: {error}"
+            raise self.failed_error() from error
+
+    def begin_write(self, handle: Handle) -> Transaction:
+        """The write transaction, once whoever holds it has ended; this thread must be the one to end it."""
+        transaction = Transaction(handle)
+        with self._gate:
+            self.check(handle)
+            if self._writing_thread == transaction.thread:
+                raise StoreBusyError(
+                    "this thread is inside a write transaction of it already",
+                    store=str(self.path),
+                    holders=("this thread",),
+                    remedy="use the writer that is there, or end it first",
+                )
+            self._live.add(transaction)  # before the wait, so that a close waits for it too
+        try:
+            self._write_lock.acquire()
+            try:
+                self._writing_thread = transaction.thread
+                self.check(handle)
+                transaction.raw = self._begin_write()
+                _keep(transaction.raw)
+            except BaseException:
+                self._release_writer()
+                raise
+        except BaseException:
+            self._forget(transaction)
+            raise
+        return transaction
+
+    def _begin_write(self) -> lmdb.Transaction[memoryview]:
+        try:
+            return self._raw.begin(write=True, buffers=True)
+        except lmdb.Error as error:
+            self._fail("a write transaction could not begin", error)
+
+    def end_read(self, transaction: Transaction) -> None:
+        """End a snapshot. Twice is once; in a forked child it touches nothing."""
+        with self._gate:
+            raw, transaction.raw = transaction.raw, None
+            if raw is not None:
+                transaction.cursors.clear()
+                raw.abort()
+                self._forget(transaction)
+
+    def abort(self, transaction: Transaction) -> None:
+        """End a write transaction and what it did. Twice is once."""
+        raw = self._take(transaction)
+        if raw is None:
+            return
+        try:
+            raw.abort()  # even where the environment has failed: nothing of it is published, and the lock is let go
+        finally:
+            self._end_write(transaction, raw)
+
+    def commit(self, transaction: Transaction, *, durable: bool) -> None:
+        """Publish what a write transaction did; if durable, it is on the disk, and the mark moved, on return.
+
+        Raises:
+            StoreFullError: the disk filled up under it; nothing was published.
+            StoreFailedError: the outcome is unknown.
+        """
+        try:
+            if self._failure:
+                raise self.failed_error()
+            counter = self._count(transaction)
+        except BaseException:
+            self.abort(transaction)
+            raise
+        raw = self._take(transaction)
+        assert raw is not None
+        try:
+            try:
+                raw.commit()
+            except lmdb.Error as error:
+                self._fail("a commit failed", error)
+        finally:
+            self._end_write(transaction, raw, forget=not durable)
+        if durable:
+            try:
+                self._acknowledge(counter)
+            finally:
+                self._forget(transaction)
+
+    def _count(self, transaction: Transaction) -> int:
+        """Bump the counter of changes, which the mark is held against."""
+        assert transaction.raw is not None
+        meta = self.databases[Space.META]
+        held = transaction.raw.get(COUNTER_KEY, db=meta)
+        counter = 1 + (0 if held is None else int.from_bytes(held, "big"))
+        with self.writing(transaction):
+            transaction.raw.put(COUNTER_KEY, counter.to_bytes(8, "big"), db=meta)
+        return counter
+
+    def _acknowledge(self, counter: int) -> None:
+        try:
+            self.sync()
+        except lmdb.Error as error:
+            self._failure = f"a sync failed ({error}), so whether the last changes are on the disk is not known"
+            raise self.failed_error() from error
+        move_mark(self.path / "mark", Mark(self.format.uuid, counter))
+
+    def sync(self) -> None:
+        """Wait until what is committed is on the disk."""
+        self._raw.sync(True)
+
+    def check_thread(self, transaction: Transaction) -> None:
+        """Raise, before anything is touched, unless this thread is the one that began the write transaction."""
+        if transaction.thread != threading.get_ident():
+            raise StoreError(
+                "a write transaction is used and ended on the thread that began it",
+                store=str(self.path),
+                remedy="end it there: until then nobody else can write",
+            )
+
+    def _take(self, transaction: Transaction) -> lmdb.Transaction[memoryview] | None:
+        self.check_thread(transaction)
+        raw, transaction.raw = transaction.raw, None
+        transaction.cursors.clear()
+        return raw
+
+    def _end_write(self, transaction: Transaction, raw: lmdb.Transaction[memoryview], *, forget: bool = True) -> None:
+        _give_up(raw)
+        self._release_writer()
+        if forget:
+            self._forget(transaction)
+
+    def _release_writer(self) -> None:
+        self._writing_thread = None
+        self._write_lock.release()
+
+    def _forget(self, transaction: Transaction) -> None:
+        with self._gate:
+            self._live.discard(transaction)
+            self._gate.notify_all()
+
+    # -- room and failure ----------------------------------------------------------------------------------------------
+
+    def check_room(self, transaction: Transaction, room: int) -> None:
+        """Check that the disk has room for `room` more bytes, so far as free pages of the file don't.
+
+        Raises:
+            StoreFullError: with what is needed and what there is.
+        """
+        available = filesystem.free_bytes(self.path)
+        needed = room + room // 32 + _BESIDE
+        if needed <= available:
+            return
+        used, total = self.pages(transaction)
+        needed -= (total - used) * self.page_size
+        if needed > available:
+            raise StoreFullError(
+                f"the disk has no room: {needed} bytes are needed, {available} are free",
+                store=str(self.path),
+                needed=needed,
+                available=available,
+                remedy="free some room, or prune and gc, which work on a full disk",
+            )
+
+    def pages(self, transaction: Transaction) -> tuple[int, int]:
+        """How many pages hold something, and how many there are."""
+        assert transaction.raw is not None
+        used = 2  # the heads
+        for database in (None, *self.databases.values()):
+            stat = transaction.raw.stat(database) if database is not None else self._raw.stat()
+            used += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+        return used, self._raw.info()["last_pgno"] + 1
+
+    @contextlib.contextmanager
+    def writing(self, transaction: Transaction) -> Iterator[None]:
+        """Around each change: an error of LMDB's makes the whole environment unfit for use."""
+        try:
+            yield
+        except lmdb.Error as error:
+            self._fail("a write failed", error)
+
+    def _fail(self, doing: str, error: lmdb.Error) -> NoReturn:
+        """Give up the environment, and say why."""
+        code = error.code if isinstance(error.code, int) else 0
+        available = filesystem.free_bytes(self.path)
+        self._failure = f"{doing}: {error}"
+        if isinstance(error, lmdb.MapFullError) or code in _FULL or available < _BESIDE:
+            raise StoreFullError(
+                f"{doing}, because there is no room: {error}",
+                store=str(self.path),
+                needed=_BESIDE,
+                available=available,
+                remedy="open the store again; prune and gc work on a full disk",
+            ) from error
+        raise self.failed_error() from error
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def leave(self, handle: Handle) -> None:
+        """Close a handle, after waiting for the transactions begun in its name.
+
+        Raises:
+            StoreBusyError: this very thread began one that has not ended, so the wait would be for ever.
+        """
+        with self._gate:
+            if self.forked:
+                return
+            thread = threading.get_ident()
+            if any(one.handle is handle and one.thread == thread for one in self._live):
+                raise StoreBusyError(
+                    "a transaction that this thread began has not ended",
+                    store=str(self.path),
+                    holders=("this thread",),
+                    remedy="end it, then close the store",
+                )
+            handle.closed = True
+            self._gate.wait_for(lambda: not any(one.handle is handle for one in self._live))
+
+    def shut(self) -> None:
+        """Give the environment back to LMDB; only when no transaction is left."""
+        assert not self._live
+        _open.discard(self)
+        unregister(self._opener)  # first, so that whoever finds an opener alive can count on LMDB's lock being held
+        self._raw.close()
+        _give_up(self._raw)
+
+    def _abandon(self) -> None:
+        """In a forked child: touch nothing, free nothing, and let no lock of the parent's threads bind us."""
+        self.forked = True
+        self._gate = threading.Condition(threading.RLock())
+        self._write_lock = threading.Lock()
+        for transaction in self._live:
+            if transaction.raw is not None:
+                _keep(transaction.raw)
+            for cursor in transaction.cursors:
+                _keep(cursor)
+            transaction.raw = None
+        self._live.clear()
+
+
+def _keep(thing: object) -> None:
+    """Make sure that this object is never freed, not even at the interpreter's exit."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+
+
+def _give_up(thing: object) -> None:
+    """Take back `_keep`."""
+    ctypes.pythonapi.Py_DecRef(ctypes.py_object(thing))
+
+
+def _after_fork_in_child() -> None:
+    for environment in _open:
+        environment._abandon()
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

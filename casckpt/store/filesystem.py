@@ -1,0 +1,81 @@
+"""What the store asks of the file system: its kind, its free room, and that a folder's entries are on the disk."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+from pathlib import Path
+
+from casckpt.errors import NetworkFilesystemError
+
+# f_type of statfs(2), from linux/magic.h and the kernel sources of each. On these, memory maps and locks are not
+# coherent between machines, or not at all.
+NETWORK_FILESYSTEMS = {
+    0x6969: "NFS",
+    0x517B: "SMB",
+    0xFE534D42: "SMB2",
+    0xFF534D42: "CIFS",
+    0x5346414F: "AFS",
+    0x6B414653: "AFS",
+    0x00C36400: "Ceph",
+    0x0BD00BD0: "Lustre",
+    0x47504653: "GPFS",
+    0x19830326: "BeeGFS",
+    0x01021997: "9P",
+    0x65735546: "FUSE",
+}
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def kind_of(path: Path) -> int:
+    """The magic number of the file system that holds `path`, as statfs(2) gives it."""
+    # f_type comes first in struct statfs, as a long; what follows is larger than on any architecture.
+    buffer = (ctypes.c_long * 64)()
+    if _libc.statfs(os.fsencode(path), ctypes.byref(buffer)) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error), str(path))
+    return int(buffer[0]) & 0xFFFFFFFF
+
+
+def refuse_network(path: Path) -> None:
+    """Refuse a path on a network file system; where it does not exist yet, its nearest folder that does counts.
+
+    Raises:
+        NetworkFilesystemError
+    """
+    there = path
+    while not there.exists():
+        there = there.parent
+    name = NETWORK_FILESYSTEMS.get(kind_of(there))
+    if name is not None:
+        raise NetworkFilesystemError(
+            f"this is on {name}, where memory maps and locks cannot be trusted",
+            store=str(path),
+            remedy="keep the store on a local disk, and copy it elsewhere with casckpt backup",
+        )
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes that an ordinary user may still write there."""
+    room = os.statvfs(path)
+    return room.f_bavail * room.f_frsize
+
+
+def sync_folder(path: Path) -> None:
+    """Wait until the folder's entries (not the contents of its files) are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def address_space_left() -> int | None:
+    """Bytes of address space that this process may still take; None where there is no limit (`ulimit -v`)."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return None
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    return max(0, limit - taken)

@@ -1,0 +1,309 @@
+"""The store on disk: the protocol over one LMDB environment, shared by every handle of this process on it.
+
+Views into the map are handed out by readers only, and must never outlive them; a writer hands out copies, because a
+later change may overwrite or free the page that a view of it would show.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import lmdb
+
+from casckpt.errors import CorruptObjectError, StoreBusyError, StoreClosedError
+from casckpt.store import openers
+from casckpt.store.environment import Environment, Handle, Transaction
+from casckpt.store.locks import FileLock
+from casckpt.store.opening import Wanted, acquire, release
+from casckpt.store.protocol import MAX_KEY, Space, StoreSize
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+
+def open_store(
+    path: str | os.PathLike[str],
+    *,
+    create: bool = True,
+    hash: str | None = None,
+    chunk_size: int | None = None,
+    codec: str | None = None,
+    accept_loss: bool = False,
+) -> LmdbStore:
+    """Open the store at `path`, creating it where there is none.
+
+    hash, chunk_size (bytes), codec: fixed on creation; None takes the default, or whatever an existing store has.
+    create: whether a store may be created.
+    accept_loss: go on where acknowledged changes are missing, forgetting that they were acknowledged.
+
+    Raises:
+        StoreNotFoundError: there is none, and `create` is false.
+        NotAStoreError: something else is there.
+        StoreSettingsError: the store has another setting, or no store can have it.
+        NewerFormatError, CorruptObjectError, TruncatedStoreError, HistoryLostError: it cannot be read as it is.
+        NetworkFilesystemError, StoreLockLostError, StoreBusyError, StoreFullError: it cannot be opened here and now.
+    """
+    wanted = Wanted(create=create, hash=hash, chunk_size=chunk_size, codec=codec, accept_loss=accept_loss)
+    return LmdbStore(acquire(Path(path).expanduser().resolve(), wanted))
+
+
+class LmdbReader:
+    """A read transaction."""
+
+    _transaction: Transaction | None
+
+    def __init__(self, environment: Environment, transaction: Transaction | None) -> None:
+        self._environment = environment
+        self._databases = environment.databases
+        self._transaction = transaction
+        self._changes = 0
+
+    def _raw(self) -> lmdb.Transaction[memoryview]:
+        transaction = self._transaction
+        if transaction is None or transaction.raw is None:
+            raise self._over()
+        return transaction.raw
+
+    def _over(self) -> Exception:
+        if self._environment.forked:
+            return self._environment.forked_error()
+        return StoreClosedError("the transaction has ended", store=str(self._environment.path))
+
+    def _own(self, value: memoryview) -> memoryview:
+        """What may be handed out of a view into the map."""
+        return value
+
+    def _damaged(self, error: lmdb.Error) -> CorruptObjectError:
+        return CorruptObjectError(
+            f"{self._environment.path}: its database is damaged: {error}", remedy="restore the store from a backup"
+        )
+
+    def get(self, space: Space, key: bytes) -> memoryview | None:
+        """The value under `key`, or None."""
+        try:
+            value = self._raw().get(key, db=self._databases[space])
+        except lmdb.BadValsizeError:
+            return None  # no key can be empty or that long
+        except lmdb.Error as error:
+            raise self._damaged(error) from error
+        return None if value is None else self._own(value)
+
+    def has(self, space: Space, key: bytes) -> bool:
+        """Whether there is a value under `key`, without touching it."""
+        raw = self._raw()
+        try:
+            with raw.cursor(db=self._databases[space]) as cursor:  # a get would fault every page of the value in
+                return cursor.set_key(key)
+        except lmdb.BadValsizeError:
+            return False
+        except lmdb.Error as error:
+            raise self._damaged(error) from error
+
+    def keys(self, space: Space, start: bytes = b"", *, reverse: bool = False) -> Iterator[bytes]:
+        """Keys from the first one >= `start` upwards; reversed, from the last one < `start` (or the end) down."""
+        self._raw()
+        return self._keys(space, start, reverse)
+
+    def _keys(self, space: Space, start: bytes, reverse: bool) -> Iterator[bytes]:
+        for cursor in self._walk(space, start, reverse):
+            yield bytes(cursor.key())
+
+    def items(self, space: Space, start: bytes = b"", *, reverse: bool = False) -> Iterator[tuple[bytes, memoryview]]:
+        """Keys with their values, in the order of `keys`."""
+        self._raw()
+        return self._items(space, start, reverse)
+
+    def _items(self, space: Space, start: bytes, reverse: bool) -> Iterator[tuple[bytes, memoryview]]:
+        for cursor in self._walk(space, start, reverse):
+            yield bytes(cursor.key()), self._own(cursor.value())
+
+    def _walk(self, space: Space, start: bytes, reverse: bool) -> Iterator[lmdb.Cursor[memoryview]]:
+        """A cursor, at one key after the other; it may be closed, and keys deleted, between two steps."""
+        raw, transaction = self._raw(), self._transaction
+        assert transaction is not None
+        try:
+            cursor = raw.cursor(db=self._databases[space])
+            transaction.cursors.add(cursor)
+            try:
+                there = _seek_before(cursor, start) if reverse else _seek(cursor, start)
+                while there:
+                    key, changes = bytes(cursor.key()), self._changes
+                    yield cursor
+                    self._raw()
+                    if changes != self._changes:  # the page under the cursor may be another now
+                        there = _seek_before(cursor, key) if reverse else _seek_after(cursor, key)
+                    else:
+                        there = cursor.prev() if reverse else cursor.next()
+            finally:
+                transaction.cursors.discard(cursor)
+        except lmdb.Error as error:
+            raise self._damaged(error) from error
+
+    def count(self, space: Space) -> int:
+        """How many keys the space holds."""
+        return self._raw().stat(self._databases[space])["entries"]
+
+    def close(self) -> None:
+        """End the transaction. Twice is once; in a forked child it does nothing."""
+        if self._transaction is not None:
+            self._environment.end_read(self._transaction)
+
+    def __enter__(self) -> Self:
+        self._raw()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # A snapshot that was dropped would keep the pages freed since from ever being used again.
+        self.close()
+
+
+class LmdbWriter(LmdbReader):
+    """The write transaction; begins with its `with` block and ends with it, on the same thread."""
+
+    def __init__(self, environment: Environment, handle: Handle, *, durable: bool, room: int | None) -> None:
+        super().__init__(environment, None)
+        self._handle = handle
+        self._durable = durable
+        self._room = room
+
+    def _raw(self) -> lmdb.Transaction[memoryview]:
+        raw = super()._raw()
+        assert self._transaction is not None
+        self._environment.check_thread(self._transaction)
+        return raw
+
+    def _own(self, value: memoryview) -> memoryview:
+        return memoryview(bytes(value))
+
+    def put(self, space: Space, key: bytes, value: Buffer, *, overwrite: bool = True) -> bool:
+        """Store `value`; returns False, and changes nothing, where the key is there and `overwrite` is false."""
+        if not 0 < len(key) <= MAX_KEY:
+            raise ValueError(f"a key is 1 to {MAX_KEY} bytes long, not {len(key)}")
+        raw, transaction = self._raw(), self._transaction
+        assert transaction is not None
+        self._changes += 1
+        with self._environment.writing(transaction):
+            return raw.put(key, value, overwrite=overwrite, db=self._databases[space])
+
+    def delete(self, space: Space, key: bytes) -> bool:
+        """Remove the key; returns whether it was there."""
+        if not 0 < len(key) <= MAX_KEY:
+            return False
+        raw, transaction = self._raw(), self._transaction
+        assert transaction is not None
+        self._changes += 1
+        with self._environment.writing(transaction):
+            return raw.delete(key, db=self._databases[space])
+
+    def close(self) -> None:
+        """End the transaction, and what it did. Twice is once; in a forked child it does nothing."""
+        if self._transaction is not None and self._transaction.raw is not None:
+            self._environment.abort(self._transaction)
+
+    def __enter__(self) -> Self:
+        self._transaction = self._environment.begin_write(self._handle)
+        try:
+            if self._room is not None:
+                self._environment.check_room(self._transaction, self._room)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        assert self._transaction is not None
+        if error[0] is not None:
+            self.close()
+        elif self._transaction.raw is None:
+            if self._environment.forked:
+                raise self._environment.forked_error()  # what the block did is not, and will not be, published here
+        else:
+            self._environment.commit(self._transaction, durable=self._durable)
+
+    def __del__(self) -> None:
+        """Nothing: only the thread that began it may end it, and this may be any."""
+
+
+class LmdbStore:
+    """One handle on the store at `path`; safe to use from several threads."""
+
+    def __init__(self, environment: Environment) -> None:
+        self.path = str(environment.path)
+        self.format = environment.format
+        self._environment = environment
+        self._handle = Handle()
+
+    def read(self) -> LmdbReader:
+        """Begin a read transaction."""
+        return LmdbReader(self._environment, self._environment.begin_read(self._handle))
+
+    def write(self, *, durable: bool, room: int | None) -> LmdbWriter:
+        """The write transaction, by `with`."""
+        self._environment.check(self._handle)
+        return LmdbWriter(self._environment, self._handle, durable=durable, room=room)
+
+    @contextlib.contextmanager
+    def maintenance(self, *, wait: bool = False) -> Iterator[None]:
+        """The one lock for gc, repack and compact, across processes."""
+        self._environment.check(self._handle)
+        lock = FileLock(Path(self.path) / "maintenance")
+        try:
+            if not lock.acquire(wait=wait):
+                holder = openers.describe(lock.path)
+                raise StoreBusyError(
+                    f"gc, repack or compact is under way: {holder}",
+                    store=self.path,
+                    holders=(holder,),
+                    remedy="try again when that is done",
+                )
+            openers.introduce(lock)
+            yield
+        finally:
+            lock.release()
+
+    def openers(self) -> tuple[str, ...]:
+        """Who has the store open: a line for each live process, this one included."""
+        self._environment.check(self._handle)
+        return tuple(openers.describe(path) for path in openers.live(Path(self.path)))
+
+    def size(self) -> StoreSize:
+        """How large the file is on the disk (blocks that it holds, not its length), and how much of it is in use."""
+        transaction = self._environment.begin_read(self._handle)
+        try:
+            used, total = self._environment.pages(transaction)
+        finally:
+            self._environment.end_read(transaction)
+        page = self._environment.page_size
+        blocks = (Path(self.path) / "data.mdb").stat().st_blocks
+        return StoreSize(file=blocks * 512, used=used * page, free=max(0, total - used) * page)
+
+    def close(self) -> None:
+        """Wait for the transactions under way, then let go of the store. Twice is once; in a forked child, nothing.
+
+        Raises:
+            StoreBusyError: this thread began one of them, so the wait would be for ever.
+        """
+        self._environment.leave(self._handle)
+        release(self._environment, self._handle)
+
+
+def _seek(cursor: lmdb.Cursor[memoryview], start: bytes) -> bool:
+    return cursor.set_range(start[:MAX_KEY]) if start else cursor.first()
+
+
+def _seek_after(cursor: lmdb.Cursor[memoryview], key: bytes) -> bool:
+    there = cursor.set_range(key)
+    return cursor.next() if there and cursor.key() == key else there
+
+
+def _seek_before(cursor: lmdb.Cursor[memoryview], start: bytes) -> bool:
+    if start and cursor.set_range(start[:MAX_KEY]):
+        return cursor.prev()
+    return cursor.last()

@@ -1,0 +1,93 @@
+"""Locks on files (flock), which the kernel lets go when their holder dies, in whatever container it ran.
+
+A forked child must never keep its parent's lock alive: it shares the open file, so it gives its copies back at once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+# Every lock with an open descriptor, for the child of a fork to find.
+_open: set[FileLock] = set()
+
+
+class FileLock:
+    """One lock on one file, which is made if absent. Not held until `acquire` says so.
+
+    The descriptor is this object's own, so two locks on one file exclude each other within a process too.
+    """
+
+    __slots__ = ("_descriptor", "path")
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        _open.add(self)
+
+    @property
+    def descriptor(self) -> int:
+        """The open file; negative once released, and in a forked child."""
+        return self._descriptor
+
+    def acquire(self, *, wait: bool = True) -> bool:
+        """Take the lock, and say whether it is held now; only `wait=False` can fail."""
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            return False
+        return True
+
+    def release(self) -> None:
+        """Let go and close. Twice is once; in a forked child it touches nothing."""
+        descriptor, self._descriptor = self._descriptor, -1
+        _open.discard(self)
+        if descriptor >= 0:
+            # Unlocked by name: a child that was forked while this was being opened may have a copy of the descriptor.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
+
+    def _abandon(self) -> None:
+        """In a forked child: close this copy. Unlocking would take the lock from the parent."""
+        os.close(self._descriptor)
+        self._descriptor = -1
+
+    def __enter__(self) -> FileLock:
+        try:
+            self.acquire()
+        except BaseException:
+            self.release()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+
+def is_held(path: Path) -> bool:
+    """Whether somebody holds the lock on this file; False where there is no such file.
+
+    Asks with a shared lock, so that two who ask at once don't take each other for a holder.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        return False
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def _after_fork_in_child() -> None:
+    for lock in _open:
+        lock._abandon()
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

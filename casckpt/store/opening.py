@@ -1,0 +1,375 @@
+"""Opens a store, once for each file in each process, in the one order that is safe against every other opener.
+
+It must change nothing in a folder that is not a store of ours, and must never open the lock file of an environment that
+this process has open: POSIX locks fall when any descriptor of their file is closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import struct
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import lmdb
+
+from casckpt.errors import (
+    ForkedStoreError,
+    HistoryLostError,
+    NotAStoreError,
+    StoreBusyError,
+    StoreError,
+    StoreFailedError,
+    StoreFullError,
+    StoreLockLostError,
+    StoreNotFoundError,
+)
+from casckpt.store import filesystem, openers
+from casckpt.store.datafile import look_into
+from casckpt.store.environment import COUNTER_KEY, Environment, Handle
+from casckpt.store.format import (
+    FORMAT_KEY,
+    MIN_MAP_SIZE,
+    check_settings,
+    decode_format,
+    encode_format,
+    new_format,
+)
+from casckpt.store.locks import FileLock
+from casckpt.store.mark import Mark, read_mark, reset_mark
+from casckpt.store.protocol import Space, StoreFormat
+
+if TYPE_CHECKING:
+    from lmdb import _Database
+
+_DATA: Final = "data.mdb"
+_LOCK: Final = "lock.mdb"
+_OURS: Final = frozenset({_DATA, _LOCK, "gate", "openers", "mark", "maintenance"})
+_MAX_READERS: Final = 1024
+# Sub-databases that a store may come to have; a slot costs a few bytes of each transaction.
+_MAX_DATABASES: Final = 32
+# struct flock: type, whence, start, length, pid
+_FLOCK: Final = struct.Struct("hhqqi0q")
+# A killed process loses LMDB's lock a moment before its opener's: the kernel closes one file after the other.
+_SETTLE_TRIES: Final = 40
+_SETTLE_PAUSE: Final = 0.05
+
+_lock = threading.Lock()
+_by_file: dict[tuple[int, int], Environment] = {}
+_inherited = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the caller of `open_store` asked for; None asks for nothing."""
+
+    create: bool
+    hash: str | None
+    chunk_size: int | None
+    codec: str | None
+    accept_loss: bool
+
+    def check(self, store: str, held: StoreFormat) -> None:
+        """Raise unless an existing store is what was asked for."""
+        check_settings(store, held, hash=self.hash, chunk_size=self.chunk_size, codec=self.codec)
+
+
+def acquire(path: Path, wanted: Wanted) -> Environment:
+    """The environment of the store at `path`, opened or shared; `release` gives it back."""
+    with _lock, _system_errors(path):
+        environment = _by_file.get(_identity(path) or (0, 0))
+        if environment is not None and environment.failed:
+            if environment.busy:
+                raise StoreBusyError(
+                    "it failed, and transactions on it are still under way in this process",
+                    store=str(path),
+                    holders=("this process",),
+                    remedy="end them, then open it again",
+                )
+            _forget(environment)
+            environment = None
+        if environment is None:
+            environment = _open(path, wanted)
+            identity = _identity(path)
+            assert identity is not None
+            _by_file[identity] = environment
+        else:
+            wanted.check(str(path), environment.format)
+        environment.handles += 1
+        return environment
+
+
+def release(environment: Environment, handle: Handle) -> None:
+    """Give a handle back; the last one shuts the environment. Twice is once; in a forked child it touches nothing."""
+    with _lock:
+        if handle.given_back or environment.forked:
+            return
+        handle.given_back = True
+        environment.handles -= 1
+        if environment.handles == 0 and environment in _by_file.values():
+            _forget(environment)
+
+
+def _forget(environment: Environment) -> None:
+    for identity in [key for key, value in _by_file.items() if value is environment]:
+        del _by_file[identity]
+    environment.shut()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells one data file from another, by whatever path; not given again while an environment has it open."""
+    try:
+        stat = (path / _DATA).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return stat.st_dev, stat.st_ino
+
+
+@contextlib.contextmanager
+def _system_errors(path: Path) -> Iterator[None]:
+    """Name the store in what the system refuses, such as a permission."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreFullError("the disk has no room for it", store=str(path), remedy="free some room") from error
+        raise StoreError(f"it cannot be opened: {error}", store=str(path)) from error
+
+
+def _open(path: Path, wanted: Wanted) -> Environment:
+    filesystem.refuse_network(path)
+    fresh = new_format(str(path), hash=wanted.hash, chunk_size=wanted.chunk_size, codec=wanted.codec)
+    _check_place(path, wanted)
+    path.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as undo:
+        with FileLock(path / "gate"):
+            _refuse_lost_lock(path)
+            held = _look(path, wanted)
+            if held is not None:
+                wanted.check(str(path), held)
+            raw = _open_lmdb(path, fresh if held is None else held)
+            undo.callback(raw.close)
+            if held is None:
+                _create(path, raw, fresh)
+            opener = openers.register(path)
+            undo.callback(openers.unregister, opener)
+        # Past the gate, because this waits for whoever is writing.
+        with raw.begin(write=True) as transaction:
+            databases = {space: raw.open_db(space.value, txn=transaction) for space in Space}
+        raw.reader_check()
+        format = fresh if held is None else held
+        _check_mark(path, raw, databases, format, accept_loss=wanted.accept_loss)
+        environment = Environment(path, raw, opener, format, databases)
+        undo.pop_all()
+        return environment
+
+
+def _check_place(path: Path, wanted: Wanted) -> None:
+    """Refuse, before anything is made, what is no place for a store.
+
+    A store is known by its gate file; without one, only an empty folder or a whole data file of ours will do.
+    """
+    store = str(path)
+    if not path.exists():
+        names = set()
+    elif path.is_dir():
+        names = {entry.name for entry in path.iterdir()}
+    else:
+        raise NotAStoreError("this is a file", store=store, remedy="give the path of a folder")
+    if _DATA in names:
+        if "gate" not in names and look_into(path / _DATA).format is None:
+            raise NotAStoreError(f"its {_DATA} was not written by casckpt", store=store, remedy="give another path")
+    elif names and ("gate" not in names or names - _OURS):
+        raise NotAStoreError("this folder holds other things", store=store, remedy="give an empty one, or a new one")
+    elif not wanted.create:
+        raise StoreNotFoundError("there is no store here", store=store, remedy="create one with casckpt init")
+
+
+def _refuse_lost_lock(path: Path) -> None:
+    """Refuse where others have the store open and LMDB's lock is not held; call under the gate, with it closed here.
+
+    Openers register after LMDB's lock is taken and leave before it is given back, so one that is still alive after
+    nobody was seen to hold the lock has lost it: LMDB would take the store for unused, and two writers would tear it.
+    """
+    for attempt in range(_SETTLE_TRIES):
+        if attempt:
+            threading.Event().wait(_SETTLE_PAUSE)
+        held = _is_lmdb_locked(path)
+        alive = openers.tidy(path)
+        if held or not alive:
+            return
+    holders = tuple(openers.describe(one) for one in alive)
+    raise StoreLockLostError(
+        f"{', '.join(holders)} has it open, but the lock that LMDB relies on is gone"
+        " (its folder was copied inside that process, or lock.mdb was removed)",
+        store=str(path),
+        holders=holders,
+        remedy="end those processes first; copy a store with casckpt backup",
+    )
+
+
+def _is_lmdb_locked(path: Path) -> bool:
+    try:
+        descriptor = os.open(path / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
+        answer: int = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))[0]
+        return answer != fcntl.F_UNLCK
+    finally:
+        os.close(descriptor)
+
+
+def _look(path: Path, wanted: Wanted) -> StoreFormat | None:
+    """The format record of the store, or None where one is to be created; nothing is changed."""
+    store = str(path)
+    data = path / _DATA
+    if data.exists() and data.stat().st_size:
+        contents = look_into(data)
+        if contents.format is not None:
+            return decode_format(store, contents.format)
+        if not contents.empty:
+            raise NotAStoreError(f"its {_DATA} was not written by casckpt", store=store, remedy="give another path")
+    mark = read_mark(path / "mark")
+    if mark is not None and not wanted.accept_loss:
+        raise HistoryLostError(
+            f"{mark.counter} changes were acknowledged, and its {_DATA} is empty",
+            store=store,
+            remedy="restore it from a backup, or begin anew with accept_loss=True",
+        )
+    if not wanted.create:
+        raise StoreNotFoundError("a store was begun here, but never finished", store=store, remedy="create it again")
+    return None
+
+
+def _open_lmdb(path: Path, format: StoreFormat) -> lmdb.Environment:
+    data = path / _DATA
+    file_size = data.stat().st_size if data.exists() else 0
+    size = format.map_size
+    left = filesystem.address_space_left()
+    while left is not None and size > max(MIN_MAP_SIZE, left // 2):
+        size //= 2
+    with _past_the_guard():
+        while True:
+            try:
+                return _lmdb_environment(path, size)
+            except lmdb.Error as error:
+                if error.code == errno.ENOMEM and size // 2 >= max(MIN_MAP_SIZE, file_size):
+                    size //= 2  # other maps have taken the address space
+                    continue
+                raise _open_error(path, error) from error
+
+
+def _lmdb_environment(path: Path, map_size: int) -> lmdb.Environment:
+    return lmdb.open(
+        str(path),
+        map_size=map_size,
+        metasync=False,  # a commit is acknowledged only after an explicit sync
+        sync=True,
+        writemap=False,  # a full disk would kill the process, and a stray write would reach the file
+        max_readers=_MAX_READERS,
+        max_dbs=_MAX_DATABASES,
+        max_spare_txns=0,  # a spare transaction would be inherited by a fork
+        mode=0o666,
+    )
+
+
+def _open_error(path: Path, error: lmdb.Error) -> StoreError:
+    store = str(path)
+    holders = tuple(openers.describe(one) for one in openers.live(path))
+    if error.code in (errno.EAGAIN, errno.EACCES):
+        return StoreBusyError(
+            "a process of another container has it open under this process's own number"
+            if error.code == errno.EAGAIN
+            else f"it may not be opened: {error}",
+            store=store,
+            holders=holders,
+            remedy="start this process again, so that it gets another number" if error.code == errno.EAGAIN else "",
+        )
+    if "already open in this process" in str(error):
+        if _inherited:
+            return ForkedStoreError(
+                "the parent of this process has it open, and this version of lmdb cannot open it beside that",
+                store=store,
+                remedy="start the process by spawn, or open the store in the children only",
+            )
+        return StoreBusyError(
+            "something else in this process has it open", store=store, holders=("this process",), remedy="close that"
+        )
+    if error.code == errno.ENOMEM:
+        return StoreFailedError(
+            f"there is no address space to map it: {error}", store=store, remedy="raise the limit of ulimit -v"
+        )
+    return StoreError(f"LMDB cannot open it: {error}", store=store)
+
+
+@contextlib.contextmanager
+def _past_the_guard() -> Iterator[None]:
+    """In a forked child, let py-lmdb open what the parent has open.
+
+    Its guard keeps a process from opening one file twice, because closing one would drop the locks of the other. A
+    forked child inherits the guard's memory but none of the locks, and never closes what it inherited.
+    """
+    guard = getattr(lmdb, "_envid", None)
+    if not _inherited or guard is None:
+        yield
+        return
+    known = guard.env_keys
+    guard.env_keys = lambda *place: tuple(("since the fork", os.getpid(), key) for key in known(*place))
+    try:
+        yield
+    finally:
+        guard.env_keys = known
+
+
+def _create(path: Path, raw: lmdb.Environment, format: StoreFormat) -> None:
+    """Write what makes the empty environment a store, whole or not at all, and see it onto the disk."""
+    with raw.begin(write=True) as transaction:
+        databases = {space: raw.open_db(space.value, txn=transaction) for space in Space}
+        transaction.put(FORMAT_KEY, encode_format(format), db=databases[Space.META])
+        transaction.put(COUNTER_KEY, (1).to_bytes(8, "big"), db=databases[Space.META])
+    raw.sync(True)
+    reset_mark(path / "mark", Mark(format.uuid, 1))
+    filesystem.sync_folder(path)
+    filesystem.sync_folder(path.parent)
+
+
+def _check_mark(
+    path: Path, raw: lmdb.Environment, databases: dict[Space, _Database], format: StoreFormat, *, accept_loss: bool
+) -> None:
+    mark = read_mark(path / "mark")  # before the database, which others may move on meanwhile
+    with raw.begin() as transaction:
+        held = transaction.get(COUNTER_KEY, db=databases[Space.META])
+    counter = 0 if held is None else int.from_bytes(held, "big")
+    if mark is None or (mark.store == format.uuid and mark.counter <= counter):
+        return
+    if accept_loss:
+        reset_mark(path / "mark", Mark(format.uuid, counter))
+        return
+    way_out = "restore it from a backup, or open it with accept_loss=True to go on with what is there"
+    if mark.store != format.uuid:
+        raise HistoryLostError(
+            f"its mark is that of another store ({mark.store}, not {format.uuid}): the data file was exchanged",
+            store=str(path),
+            remedy=way_out,
+        )
+    raise HistoryLostError(
+        f"{mark.counter} changes were acknowledged, and its file holds {counter}", store=str(path), remedy=way_out
+    )
+
+
+def _after_fork_in_child() -> None:
+    global _lock, _inherited
+    _lock = threading.Lock()
+    _inherited = True
+    _by_file.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
