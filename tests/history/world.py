@@ -1,0 +1,113 @@
+"""States of plain bytes, saved and loaded without torch: history is tested by itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from casckpt.errors import PrunedCommitError
+from casckpt.history.commits import Commit
+from casckpt.history.ingest import Ingest
+from casckpt.history.records import check_not_pruned, get_mark
+from casckpt.history.repository import History
+from casckpt.objects.codec import decode, encode
+from casckpt.objects.commit import CommitObject
+from casckpt.objects.ids import Kind
+from casckpt.objects.node import NodeRef, StorageNode, chunk_bounds, stands_inline
+from casckpt.objects.tree import expand, shallow, write_tree
+from casckpt.objects.values import Map, TensorRecord
+
+State = Mapping[str, Mapping[str, bytes]]
+"""Parts of a state, each with named runs of bytes."""
+
+
+def put_state(ingest: Ingest, history: History, state: State) -> tuple[bytes, int]:
+    """Bring a state into the store, all but its publication; returns its tree and its bytes."""
+    storages: list[bytes | NodeRef] = []
+    size = history.store.format.chunk_size
+    parts: list[tuple[Any, Any]] = []
+    total = 0
+    for part, runs in state.items():
+        records: list[tuple[Any, Any]] = []
+        for name, run in runs.items():
+            records.append((name, TensorRecord("uint8", (len(run),), None, 0, len(storages), None, 0)))
+            total += len(run)
+            if stands_inline(len(run), size):
+                storages.append(run)
+                continue
+            ids = []
+            for start, end in chunk_bounds(len(run), size):
+                oid = history.scheme.digest(Kind.CHUNK, run[start:end])
+                if not ingest.holds_chunk(oid):
+                    ingest.add_chunk(oid, encode(Kind.CHUNK, oid, run[start:end], "none"), end - start)
+                ids.append(oid)
+            storages.append(ingest.add_node(StorageNode(len(run), size, b"".join(ids))))
+        parts.append((part, Map(tuple(records))))
+    ingest.flush()
+    return write_tree(Map(tuple(parts)), storages, ingest.add_tree), total
+
+
+def describe(history: History, tree: bytes, parent: bytes | None, message: str, step: int | None, **more: Any) -> Any:
+    """A commit object on the handle's branch."""
+    return CommitObject(
+        tree=tree,
+        parents=() if parent is None else (parent,),
+        branch=history.current_branch,
+        step=step,
+        metrics=tuple(more.get("metrics", {}).items()),
+        message=message,
+        time=more.get("time", time.time_ns()),
+        host="here",
+        meta=Map(()),
+    )
+
+
+def commit(history: History, state: State, message: str = "", step: int | None = None, **more: Any) -> Commit:
+    """Save a state as the next commit of the handle's branch."""
+    parent = history._tip
+    with Ingest(history.store, history.scheme, "none") as ingest:
+        tree, total = put_state(ingest, history, state)
+        described = describe(history, tree, parent, message, step, **more)
+        oid, _ = ingest.publish(described, expected=parent, logical=total)
+    history._tip = oid
+    return history.resolve(oid.hex())
+
+
+def load(history: History, revision: str) -> dict[str, dict[str, bytes]]:
+    """The state of a commit without its released parts, every object checked.
+
+    Raises:
+        PrunedCommitError
+    """
+
+    def work(commits: Any) -> dict[str, dict[str, bytes]]:
+        objects = commits.objects
+        oid = bytes.fromhex(history.resolve(revision).id)
+        check_not_pruned(objects.reader, oid)
+        released = get_mark(objects.reader, oid).released
+        root = shallow(objects.tree(commits.stored(oid).tree), objects.tree)
+        found: dict[str, dict[str, bytes]] = {}
+        for part, value in root.entries:
+            if part in released:
+                continue
+            found[part] = {}
+            for name, record in expand(value, objects.tree).entries:
+                if isinstance(record.storage, bytes):
+                    found[part][name] = record.storage
+                    continue
+                run = bytearray()
+                for chunk in objects.node(record.storage.id).ids():
+                    run += decode(history.scheme, Kind.CHUNK, chunk, objects.frame(Kind.CHUNK, chunk))
+                found[part][name] = bytes(run)
+        return found
+
+    return history.reading(work)
+
+
+def is_pruned(history: History, revision: str) -> bool:
+    try:
+        load(history, revision)
+    except PrunedCommitError:
+        return True
+    return False
