@@ -285,15 +285,21 @@ class History:
             set_head(writer, name)
             self._branch, self._tip = name, tip
 
-    def rollback(self, revision: str) -> Commit:
+    def rollback(self, revision: str, *, dry_run: bool = False) -> Commit:
         """Move the branch back (or anywhere else) to a commit; the reflog remembers where it was.
 
-        Live objects are not touched: load or restore the commit for that.
+        Live objects are not touched: load or restore the commit for that. dry_run: only say which commit it would be.
 
         Raises:
             UnknownRevisionError, AmbiguousRevisionError, PrunedCommitError
             RefMovedError: somebody else moved the branch since this handle last looked.
         """
+        if dry_run:
+            with self.store.read() as reader:
+                commits = self._commits(reader)
+                oid = self._resolve(commits, revision)
+                check_not_pruned(reader, oid)
+                return commits.load(oid)
         ref = BRANCH + self._branch
         with self._lock, self.store.write(durable=True, room=None) as writer:
             commits = self._commits(writer)
