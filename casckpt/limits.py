@@ -42,5 +42,5 @@ MIN_ID_PREFIX: Final = 4
 WRITE_BATCH: Final = 64 * MIB
 # The longest that gc holds the writer lock in one transaction, and its rest between two, in seconds. Without the rest a
 # waiting writer starved for 5 s: the lock is not fair.
-GC_LOCK_HELD: Final = 0.1
+GC_LOCK_HELD: Final = 0.03
 GC_REST: Final = 0.002

@@ -234,9 +234,9 @@ def test_collected_again_between_the_look_and_the_publishing_transaction(history
     commit(history, state(B))
     abandon(history)
     other = History(store)
-    with saving(history, state(B)) as publish:
-        with before_write(monkeypatch, store, 1, other.gc):  # publish has looked and found nothing amiss
-            oid, _ = publish()
+    # the gc runs when publish has looked and found nothing amiss, just before its transaction
+    with saving(history, state(B)) as publish, before_write(monkeypatch, store, 1, other.gc):
+        oid, _ = publish()
     assert load(history, oid) == state(B)
 
 
