@@ -1,0 +1,80 @@
+"""`casckpt gc`: delete what nothing refers to."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from casckpt.cli import document
+from casckpt.cli.options import common_options, dry_run_option
+from casckpt.cli.progress import Watch
+from casckpt.cli.session import Session
+from casckpt.cli.units import human_bytes, human_count
+
+if TYPE_CHECKING:
+    from casckpt.history.gc import GcReport
+    from casckpt.history.repository import History
+
+
+@click.command("gc", short_help="Delete what nothing refers to.")
+@dry_run_option
+@common_options
+@click.pass_obj
+def command(session: Session, dry_run: bool) -> None:
+    """Delete every object that no branch, tag or remembered move leads to, or that pruning released.
+
+    Others may go on reading and writing. The file keeps its size: what is deleted makes room for what comes.
+
+    \b
+    casckpt gc --dry-run
+    casckpt gc
+    """
+    with session.history() as history:
+        report = collect(session, history, dry_run)
+        if session.json:
+            document.write(report_fields(report))
+        else:
+            print_report(report)
+
+
+def collect(session: Session, history: History, dry_run: bool) -> GcReport:
+    """gc under a progress display; an interrupt says how far it came."""
+    before = "" if session.done == "nothing was changed" else f"{session.done}; "
+    with Watch("looking for what is live") as watch:
+
+        def progress(stage: str, done: int, total: int) -> None:
+            watch(stage, done, total)
+            if total:
+                session.done = f"{before}gc had come to: {watch.stage}; what it deleted was dead, run it again to go on"
+
+        report = history.gc(dry_run=dry_run, progress=progress)
+    if not dry_run:
+        session.done = f"{before}{human_bytes(report.bytes)} collected"
+    return report
+
+
+def report_fields(report: GcReport) -> dict[str, object]:
+    """A report as programs read it."""
+    return asdict(report)
+
+
+def print_report(report: GcReport) -> None:
+    """A report as people read it."""
+    counts = [
+        human_count(count, noun)
+        for count, noun in (
+            (report.commits, "commit"),
+            (report.trees, "tree"),
+            (report.nodes, "node"),
+            (report.chunks, "chunk"),
+        )
+        if count
+    ]
+    live = human_count(report.live_chunks, "chunk")
+    if not counts:
+        click.echo(f"nothing to collect; {live} live ({report.seconds:.1f} s)")
+        return
+    verb = "would give back" if report.dry_run else "gave back"
+    click.echo(f"gc {verb} {human_bytes(report.bytes)}: {', '.join(counts)}; {live} live ({report.seconds:.1f} s)")

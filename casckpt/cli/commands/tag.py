@@ -1,0 +1,27 @@
+"""`casckpt tag`: list tags, give a commit a name that stays, take one away."""
+
+from __future__ import annotations
+
+import click
+
+from casckpt.cli.options import common_options, dry_run_option
+from casckpt.cli.refs import refs_command
+from casckpt.cli.session import Session
+
+
+@click.command("tag", short_help="List, make and take away tags.")
+@click.argument("name", required=False)
+@click.option("--at", metavar="REV", help="The commit to tag, e.g. --at step:1000; else the current one.")
+@click.option("--delete", metavar="NAME", help="Take a tag away, e.g. --delete v1.")
+@dry_run_option
+@common_options
+@click.pass_obj
+def command(session: Session, name: str | None, at: str | None, delete: str | None, dry_run: bool) -> None:
+    """List tags; with NAME, tag a commit; with --delete, take a tag away. Pruning keeps tagged commits.
+
+    \b
+    casckpt tag
+    casckpt tag v1 --at best:val_loss:min
+    casckpt tag --delete v1
+    """
+    refs_command(session, "tag", name, at, delete, dry_run)
