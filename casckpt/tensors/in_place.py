@@ -1,0 +1,171 @@
+"""Stored bytes into live tensors: only what differs is read and written, and never a byte that is not the tensor's own.
+
+A tensor whose elements lie side by side as they were saved is written where it is; any other by way of a copy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from casckpt.errors import CorruptObjectError, RestoreMismatchError
+from casckpt.history.fetch import Objects
+from casckpt.objects.codec import decode_into
+from casckpt.objects.ids import Kind
+from casckpt.objects.node import NodeRef, chunk_bounds
+from casckpt.objects.values import ITEM_SIZE, TensorRecord, Value
+from casckpt.tensors.inflate import inflate
+from casckpt.tensors.load import fill
+from casckpt.tensors.memory import Memory
+from casckpt.tensors.torch_leaves import DTYPES
+
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
+
+
+def read(objects: Objects, value: Value) -> object:
+    """An expanded value with its bytes, as new objects on the CPU; what is shared in it is shared again.
+
+    Raises:
+        CorruptObjectError, MissingObjectError, UnsupportedTypeError
+    """
+    memory = Memory.for_value(value)
+    for target in memory.targets:
+        fill(objects, target.ref, target.out)
+    return inflate(value, memory)
+
+
+def read_tensor(objects: Objects, record: TensorRecord) -> torch.Tensor:
+    """One record as a new tensor on the CPU, without its flags."""
+    loaded = read(objects, replace(record, alias=None, flags=0))
+    assert isinstance(loaded, torch.Tensor)
+    return loaded
+
+
+def check_fits(live: torch.Tensor, record: TensorRecord, path: str) -> None:
+    """Whether the record can be written into the live tensor.
+
+    Raises:
+        RestoreMismatchError: another shape or dtype; or a tensor without memory.
+    """
+    if tuple(live.shape) != record.shape:
+        raise RestoreMismatchError(
+            f"the saved tensor has shape {record.shape}, the live one {tuple(live.shape)}", path=path
+        )
+    if live.dtype is not DTYPES.get(record.dtype):
+        raise RestoreMismatchError(
+            f"the saved tensor has dtype {record.dtype}, the live one {str(live.dtype).removeprefix('torch.')}",
+            path=path,
+            remedy="convert the live one, or load() the commit and convert what was saved",
+        )
+    if live.is_meta:
+        raise RestoreMismatchError(
+            "the live tensor is on the meta device, where nothing can be written",
+            path=path,
+            remedy="give it memory first, with to_empty()",
+        )
+    if any(size > 1 and stride == 0 for size, stride in zip(live.shape, live.stride(), strict=True)):
+        raise RestoreMismatchError(
+            "the live tensor is expanded: several of its elements are one place in memory",
+            path=path,
+            remedy="restore into what it was expanded from, or into a clone() of it",
+        )
+    if type(live) in _PLAIN and live.numel() and _end(live) > live.untyped_storage().nbytes():
+        raise RestoreMismatchError("the live tensor's storage was freed", path=path)
+
+
+def write(objects: Objects, live: torch.Tensor, record: TensorRecord) -> None:
+    """Write a record into a live tensor that it fits.
+
+    Raises:
+        CorruptObjectError, MissingObjectError: the tensor is then undefined.
+    """
+    if live.numel() == 0:
+        return
+    if _lies_as_saved(live, record):
+        start = record.offset * ITEM_SIZE[record.dtype]
+        out = _bytes(live)
+        if isinstance(record.storage, NodeRef):
+            changed = fill_region(objects, record.storage, start, out)
+        else:
+            assert isinstance(record.storage, bytes)
+            held = record.storage[start : start + len(out)]
+            changed = out != held
+            if changed:
+                out[:] = held
+        if changed and not live.is_inference():
+            torch.autograd.graph.increment_version(live)
+        return
+    loaded = read_tensor(objects, record)
+    with torch.no_grad():
+        live.copy_(loaded)
+
+
+def fill_region(objects: Objects, ref: NodeRef, start: int, out: memoryview) -> int:
+    """Write the bytes from `start` on of a saved storage into `out`; returns the bytes of the chunks that differed.
+
+    Raises:
+        CorruptObjectError, MissingObjectError: `out` is then undefined.
+    """
+    if start == 0 and len(out) == ref.length:
+        return fill(objects, ref, out, differing_only=True)
+    node = objects.node(ref.id)
+    end = start + len(out)
+    if node.length != ref.length or end > node.length:
+        raise CorruptObjectError(f"node {ref.id.hex()} spans {node.length} bytes where {ref.length} are expected")
+    written = 0
+    for oid, (low, high) in zip(node.ids(), chunk_bounds(node.length, node.chunk_size), strict=True):
+        first, last = max(low, start), min(high, end)
+        if first >= last:
+            continue
+        part = out[first - start : last - start]
+        if (first, last) == (low, high):  # the whole chunk is the tensor's
+            if objects.scheme.digest(Kind.CHUNK, part) == oid:
+                continue
+            decode_into(objects.scheme, oid, objects.frame(Kind.CHUNK, oid), part)
+        else:
+            chunk = memoryview(bytearray(high - low))
+            decode_into(objects.scheme, oid, objects.frame(Kind.CHUNK, oid), chunk)
+            held = chunk[first - low : last - low]
+            if part == held:
+                continue
+            part[:] = held
+        written += len(part)
+    return written
+
+
+def equal_bytes(objects: Objects, one: TensorRecord, other: TensorRecord) -> bool:
+    """Whether two records of the same shape and dtype show the same bytes."""
+    raws = [
+        read_tensor(objects, record).contiguous().reshape(-1).view(torch.uint8).numpy().data for record in (one, other)
+    ]
+    return raws[0] == raws[1]
+
+
+def _lies_as_saved(live: torch.Tensor, record: TensorRecord) -> bool:
+    """Whether the live bytes, and those of the record, are one run of the same order."""
+    if type(live) not in _PLAIN or live.device.type != "cpu" or live.is_conj() or live.is_neg():
+        return False
+    along = [
+        (stride, saved, size)
+        for stride, saved, size in zip(live.stride(), record.strides, record.shape, strict=True)
+        if size > 1
+    ]
+    step = 1
+    for stride, saved, size in sorted(along):
+        if stride != step or saved != step:
+            return False
+        step *= size
+    return True
+
+
+def _end(live: torch.Tensor) -> int:
+    reach = sum((size - 1) * stride for size, stride in zip(live.shape, live.stride(), strict=True))
+    return int(live.storage_offset() + reach + 1) * live.element_size()
+
+
+def _bytes(live: torch.Tensor) -> memoryview:
+    size = live.element_size()
+    flat = torch.empty(0, dtype=torch.uint8)
+    flat.set_(live.untyped_storage(), live.storage_offset() * size, (live.numel() * size,), (1,))
+    return flat.numpy().data

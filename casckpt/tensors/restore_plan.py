@@ -1,0 +1,147 @@
+"""What a restore is going to do, gathered while it is checked: new values, tensors to write, containers, calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+
+from casckpt.errors import RestoreMismatchError, UnsupportedTypeError
+from casckpt.history.fetch import Objects
+from casckpt.objects.values import TensorRecord, Value
+from casckpt.tensors import in_place
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The live object stays where it is; whatever changes, changes in it."""
+
+    live: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """A loaded object takes the place; `index` in the order of loading."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A new tuple takes the place, of live and of loaded objects."""
+
+    kind: type
+    slots: list[Slot]
+
+
+Slot: TypeAlias = Kept | Fresh | Joined
+Resolve: TypeAlias = Callable[[Slot], Any]
+Step: TypeAlias = Callable[[Resolve], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    live: torch.Tensor
+    record: TensorRecord
+
+
+class Plan:
+    """Steps of a restore. Nothing live is touched before `run`, and in `run` not before every check has passed."""
+
+    def __init__(self, objects: Objects, strict: bool) -> None:
+        self.strict = strict
+        self._objects = objects
+        self._values: list[tuple[Value, str]] = []
+        self._writes: dict[object, _Write] = {}
+        self._checks: list[Step] = []
+        self._settles: list[Step] = []
+        self._calls: list[tuple[str, Step]] = []
+
+    def load(self, value: Value, path: str) -> Fresh:
+        """Have an expanded value loaded, as a new object, before anything is written."""
+        self._values.append((value, path))
+        return Fresh(len(self._values) - 1)
+
+    def write(self, live: torch.Tensor, record: TensorRecord, path: str) -> None:
+        """Have a record written into a live tensor.
+
+        Raises:
+            RestoreMismatchError: it does not fit; or the same memory is to hold two different tensors.
+        """
+        in_place.check_fits(live, record, path)
+        place = _place(live)
+        before = self._writes.setdefault(place, _Write(live, record))
+        if before.record == record or in_place.equal_bytes(self._objects, before.record, record):
+            return
+        raise RestoreMismatchError(
+            "the live tensor shares its memory with another one, and they were saved with different contents",
+            path=path,
+            remedy="untie them before restoring",
+        )
+
+    def verify(self, check: Step) -> None:
+        """Have a check made on what was loaded, before anything is written."""
+        self._checks.append(check)
+
+    def settle(self, change: Step) -> None:
+        """Have a live container changed."""
+        self._settles.append(change)
+
+    def call(self, path: str, function: Step) -> None:
+        """Have a live object's own `load_state_dict` called, after everything else."""
+        self._calls.append((path, function))
+
+    def run(self) -> None:
+        """Load, check, write, settle, call; in this order.
+
+        Raises:
+            RestoreMismatchError, UnsupportedTypeError, CorruptObjectError, MissingObjectError
+        """
+        loaded = self._loaded()
+
+        def resolve(slot: Slot) -> Any:
+            if isinstance(slot, Kept):
+                return slot.live
+            if isinstance(slot, Fresh):
+                return loaded[slot.index]
+            return slot.kind([resolve(inner) for inner in slot.slots])
+
+        for step in self._checks:
+            step(resolve)
+        for write in self._writes.values():
+            in_place.write(self._objects, write.live, write.record)
+        for step in self._settles:
+            step(resolve)
+        for path, step in self._calls:
+            try:
+                step(resolve)
+            except Exception as error:
+                raise RestoreMismatchError(
+                    f"its load_state_dict refused what was saved ({type(error).__name__}: {error})",
+                    path=path,
+                    remedy="what does not go through load_state_dict is restored already: mend the object and restore "
+                    "again, or restore another commit",
+                ) from error
+
+    def _loaded(self) -> list[Any]:
+        if not self._values:
+            return []
+        try:
+            loaded = in_place.read(self._objects, [value for value, _ in self._values])
+        except UnsupportedTypeError as error:
+            index, _, rest = error.path.partition(".")
+            path = ".".join(filter(None, (self._values[int(index)][1], rest)))
+            raise UnsupportedTypeError(error.problem, path=path, remedy=error.remedy) from error
+        assert isinstance(loaded, list)
+        return loaded
+
+
+def _place(live: torch.Tensor) -> object:
+    """The same for tensors that show the same memory in the same way."""
+    try:
+        start = live.data_ptr()
+    except RuntimeError:  # a tensor of a kind that has no memory of its own
+        start = 0
+    return (start, tuple(live.shape), live.stride(), live.dtype, live.device) if start else id(live)
