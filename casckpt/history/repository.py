@@ -7,8 +7,10 @@ that is an error, not a merge.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -87,10 +89,15 @@ class History:
         self.scheme = id_scheme(store.format.hash)
         self.metric_modes: dict[str, str] = {}
         self._known: dict[bytes, CommitObject] = {}
-        self._lock = threading.RLock()
+        self._new_locks()
+        _handles.add(self)
         with store.read() as reader:
             self._branch = get_head(reader) if branch is None else check_ref_name(branch)
             self._tip = get_ref(reader, BRANCH + self._branch)
+
+    def _new_locks(self) -> None:
+        """Fresh locks. In a forked child, a thread that is not there any more may hold those it inherited."""
+        self._lock = threading.RLock()
 
     def __enter__(self) -> Self:
         return self
@@ -357,6 +364,15 @@ class History:
         with self.store.read() as reader:
             return work(self._commits(reader))
 
+
+def _after_fork_in_child() -> None:
+    for handle in list(_handles):
+        handle._new_locks()
+
+
+# Every handle, for the child of a fork to find.
+_handles: weakref.WeakSet[History] = weakref.WeakSet()
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 # What moving a ref writes: a few records of some hundred bytes.
 _SMALL = 16 << 10

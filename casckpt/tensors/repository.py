@@ -25,7 +25,7 @@ from casckpt.store.protocol import Store
 if TYPE_CHECKING:
     from casckpt.history.commits import CommitReader
     from casckpt.tensors.flatten import Flat
-    from casckpt.tensors.save import Nodes, Saved
+    from casckpt.tensors.save import Nodes, Saved, Staging
 
 
 class Repository(History):
@@ -33,9 +33,12 @@ class Repository(History):
 
     def __init__(self, store: Store, branch: str | None = None) -> None:
         super().__init__(store, branch)
-        self._saving = threading.Lock()
-        self._staging: Any = None
+        self._staging: Staging | None = None
         self._remembered: tuple[bytes, Nodes] | None = None
+
+    def _new_locks(self) -> None:
+        super()._new_locks()
+        self._saving = threading.Lock()
 
     def commit(
         self,

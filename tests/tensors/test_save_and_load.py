@@ -1,0 +1,306 @@
+"""Commit writes what changed and nothing else; load gives it back equal, or raises."""
+
+from __future__ import annotations
+
+import math
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import casckpt
+from casckpt.errors import (
+    CorruptObjectError,
+    MissingObjectError,
+    PrunedCommitError,
+    RefMovedError,
+    ReleasedPartError,
+    StateError,
+    UnknownRevisionError,
+    UnsupportedTypeError,
+)
+from casckpt.history.ingest import Ingest
+from casckpt.limits import MIB
+from casckpt.store.memory import MemoryStore
+from casckpt.store.protocol import Space
+from casckpt.tensors.repository import Repository
+from tests.equality import assert_same
+from tests.strategies import states
+
+
+def file_bytes(repo: Repository) -> int:
+    return (Path(repo.path) / "data.mdb").stat().st_blocks * 512
+
+
+def objects(repo: Repository) -> dict[Space, set[bytes]]:
+    with repo.store.read() as reader:
+        return {space: set(reader.keys(space)) for space in (Space.CHUNK, Space.NODE, Space.TREE, Space.COMMIT)}
+
+
+def test_an_unchanged_gigabyte_costs_next_to_nothing(tmp_path) -> None:
+    state = {"model": {f"layer.{n}": torch.rand(2 * MIB) for n in range(128)}}
+    with casckpt.open(tmp_path / "store") as repo:
+        repo.commit(state)
+        size, before = file_bytes(repo), objects(repo)
+        second = repo.commit(state)
+        assert second.figures.logical == 1 << 30
+        assert second.figures.new_chunks == second.figures.new == 0
+        assert file_bytes(repo) - size < 128 << 10
+        after = objects(repo)
+        assert all(after[space] == before[space] for space in (Space.CHUNK, Space.NODE, Space.TREE))
+
+
+def test_one_changed_element_writes_one_chunk_and_the_path_to_it(tmp_path) -> None:
+    state = {"model": {f"layer.{n}": torch.rand(2 * MIB) for n in range(40)}, "optimizer": {"lr": 0.1}}
+    with casckpt.open(tmp_path / "store") as repo:
+        repo.commit(state)
+        before = objects(repo)
+        state["model"]["layer.7"][12345] += 1
+        second = repo.commit(state)
+        new = {space: len(ids - before[space]) for space, ids in objects(repo).items()}
+        assert new == {Space.CHUNK: 1, Space.NODE: 1, Space.TREE: 2, Space.COMMIT: 1}
+        assert second.figures.new == MIB
+        assert_same(repo.load(), state)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(states(), min_size=1, max_size=4))
+def test_every_commit_of_any_history_loads_equal(history) -> None:
+    repo = Repository(MemoryStore(chunk_size=256))
+    ids = [repo.commit({"state": state}).id for state in history]
+    for oid, state in zip(ids, history, strict=True):
+        assert_same(repo.load(oid), {"state": state})
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_edits_of_a_state_load_equal_and_store_only_what_they_change(data) -> None:
+    repo = Repository(MemoryStore(chunk_size=256))
+    state = {str(n): torch.arange(n * 1000, n * 1000 + 300, dtype=torch.float32) for n in range(4)}
+    repo.commit(state)
+    for _ in range(data.draw(st.integers(1, 5))):
+        edits = data.draw(st.sets(st.tuples(st.sampled_from(sorted(state)), st.integers(0, 299)), max_size=3))
+        for name, index in edits:
+            state[name][index] = data.draw(st.floats(width=32))
+        touched = {(name, index * 4 // 256) for name, index in edits}
+        made = repo.commit({name: tensor.clone() for name, tensor in state.items()})
+        assert made.figures.new_chunks <= len(touched)
+        assert_same(repo.load(), state)
+
+
+@pytest.mark.parametrize("hash", ["xxh3_128", "blake3"])
+@pytest.mark.parametrize("codec", ["none", "fast", "auto", "small"])
+def test_every_hash_and_codec_round_trips_across_reopening(tmp_path, hash, codec) -> None:
+    state = {"dense": torch.randn(5000), "zeros": torch.zeros(70_000), "ids": torch.arange(50_000), "text": "x" * 9000}
+    with casckpt.open(tmp_path / "store", hash=hash, codec=codec, chunk_size=65536) as repo:
+        made = repo.commit(state)
+    with casckpt.open(tmp_path / "store") as repo:
+        assert len(made.id) == (64 if hash == "blake3" else 32)
+        assert_same(repo.load(), state)
+        if codec != "none":
+            assert made.figures.stored < made.figures.new / 2
+
+
+def test_chunks_larger_than_the_staging_buffer_and_many_flushes(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("casckpt.tensors.save.WRITE_BATCH", 5000)
+    monkeypatch.setattr("casckpt.history.ingest.WRITE_BATCH", 5000)
+    state = {str(n): torch.randn(3000) for n in range(5)}
+    for chunk_size in (1024, 8192):
+        with casckpt.open(tmp_path / str(chunk_size), chunk_size=chunk_size) as repo:
+            repo.commit(state)
+            state["3"][100] = 0
+            repo.commit(state)
+            assert_same(repo.load(), state)
+
+
+def test_equal_tensors_are_stored_once(repo) -> None:
+    made = repo.commit({"a": torch.ones(4096), "b": torch.ones(4096), "c": np.ones(4096, np.float32)})
+    assert made.figures.new_chunks == 1
+    assert made.figures.chunks == 16  # of one node, which all three share
+
+
+def test_paths_choose_and_keep_the_nesting(repo) -> None:
+    state = {
+        "model": {"enc.weight": torch.ones(500), "dec.weight": torch.zeros(500)},
+        "optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": [{"lr": 0.1}, {"lr": 0.2}]},
+        "step": 3,
+    }
+    repo.commit(state)
+    assert_same(repo.load(paths=["model.*"]), {"model": state["model"]})
+    assert_same(repo.load(paths="model"), {"model": state["model"]})
+    assert_same(repo.load(paths=["model.enc.weight", "step"]), {"model": {"enc.weight": torch.ones(500)}, "step": 3})
+    assert_same(repo.load(paths=[r"model.enc\.weight"]), {"model": {"enc.weight": torch.ones(500)}})
+    assert_same(repo.load(paths=["*exp_avg"]), {"optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}}})
+    assert_same(repo.load(paths=["*.lr"]), {"optimizer": {"param_groups": [{"lr": 0.1}, {"lr": 0.2}]}})
+    assert repo.load(paths=["nothing"]) == {}
+
+
+def test_what_was_released_is_refused_by_name_and_the_rest_loads(repo) -> None:
+    for n in range(3):
+        repo.commit({"model": {"w": torch.full((500,), n)}, "optimizer": {"m": torch.full((900,), n)}}, f"c{n}")
+    repo.prune(casckpt.Keep(last=2, parts={"optimizer": casckpt.Keep(last=1)}))
+    repo.gc()
+    with pytest.raises(PrunedCommitError, match=repo.resolve("HEAD~2").id[:12]):
+        repo.load("HEAD~2")
+    for paths in (None, ["optimizer"], ["*m"], ["model.w", "optimizer.m"]):
+        with pytest.raises(ReleasedPartError, match="optimizer") as caught:
+            repo.load("HEAD~1", paths=paths)
+        assert caught.value.parts == ("optimizer",)
+    assert_same(repo.load("HEAD~1", paths=["model.*"]), {"model": {"w": torch.full((500,), 1)}})
+    assert set(repo.load()) == {"model", "optimizer"}
+
+
+def test_a_commit_on_a_released_base_stores_what_it_needs_again(repo) -> None:
+    state = {"model": {"w": torch.rand(500)}, "optimizer": {"m": torch.rand(900)}}
+    repo.commit(state)
+    repo.prune(casckpt.Keep(parts={"optimizer": casckpt.Keep(last=1, branches=False, tags=False, best={})}))
+    assert repo.resolve().released == ()
+    repo.prune(casckpt.Keep(parts={"optimizer": casckpt.Keep(best={"none": ("min", 1)}, branches=False)}))
+    assert repo.resolve().released == ("optimizer",)
+    repo.gc()
+    made = repo.commit(state)
+    assert made.figures.new == 900 * 4
+    assert_same(repo.load(), state)
+
+
+def test_what_was_collected_before_it_was_published_is_saved_again(repo, monkeypatch) -> None:
+    repo.commit({"w": torch.zeros(3000)})
+    other = Repository(repo.store)
+    publish = Ingest.publish
+
+    def late(ingest, *args, **kwargs):
+        monkeypatch.setattr(Ingest, "publish", publish)
+        assert other.gc().chunks > 0
+        return publish(ingest, *args, **kwargs)
+
+    monkeypatch.setattr(Ingest, "publish", late)
+    state = {"w": torch.rand(3000)}
+    made = repo.commit(state)
+    assert made.figures.new == 12_000
+    assert_same(repo.load(made.id), state)
+
+
+def test_a_damaged_chunk_is_never_loaded(repo) -> None:
+    made = repo.commit({"w": torch.rand(3000), "small": 1})
+    with repo.store.read() as reader:
+        key = next(reader.keys(Space.CHUNK))
+        frame = bytearray(reader.get(Space.CHUNK, key) or b"")
+    for at in (0, 10, 13, 30, len(frame) // 2, len(frame) - 1):
+        damaged = bytearray(frame)
+        damaged[at] ^= 4
+        with repo.store.write(durable=True, room=None) as writer:
+            writer.put(Space.CHUNK, key, damaged)
+        with pytest.raises(CorruptObjectError):
+            repo.load()
+    with repo.store.write(durable=True, room=None) as writer:
+        writer.delete(Space.CHUNK, key)
+    with pytest.raises(MissingObjectError, match=key.hex()):
+        repo.load(made.id)
+    assert repo.load(paths=["small"]) == {"small": 1}
+
+
+def test_a_node_of_another_length_is_refused(repo) -> None:
+    from casckpt.objects.codec import encode
+    from casckpt.objects.ids import Kind
+    from casckpt.objects.node import StorageNode, pack_node
+
+    repo.commit({"w": torch.rand(3000)})
+    with repo.store.read() as reader:
+        key = next(reader.keys(Space.NODE))
+    raw = pack_node(StorageNode(1024, 1024, bytes(16)))
+    with repo.store.write(durable=True, room=None) as writer:
+        writer.put(Space.NODE, key, encode(Kind.NODE, key, raw))
+    with pytest.raises(CorruptObjectError):
+        repo.load()
+
+
+@pytest.mark.parametrize(
+    ("state", "path"),
+    [
+        ({"a": {"b": [1, object()]}}, "a.b.1"),
+        ({"f": lambda: 1}, "f"),
+        ({"o": np.array([object()])}, "o"),
+        ({"m": torch.ones(2, device="meta")}, "m"),
+    ],
+)
+def test_what_cannot_be_saved_is_named_and_leaves_the_store_as_it_was(repo, state, path) -> None:
+    first = repo.commit({"w": torch.rand(3000)})
+    before = objects(repo)
+    with pytest.raises(UnsupportedTypeError) as caught:
+        repo.commit({"new": torch.rand(3000), **state})
+    assert caught.value.path == path and caught.value.remedy
+    assert objects(repo) == before and repo.resolve().id == first.id
+
+
+def test_a_description_out_of_bounds_is_refused_before_anything_is_written(repo) -> None:
+    repo.commit({"w": 1})
+    before = objects(repo)
+    for wrong in (
+        {"message": "x" * 70_000},
+        {"step": 1 << 63},
+        {"metrics": {str(n): 0.0 for n in range(5000)}},
+        {"meta": {"t": torch.ones(1)}},
+        {"meta": {"big": "x" * 300_000}},
+    ):
+        with pytest.raises(StateError):
+            repo.commit({"w": torch.rand(3000)}, **wrong)
+    assert objects(repo) == before
+
+
+def test_a_description_comes_back(repo) -> None:
+    made = repo.commit(
+        {"w": 1},
+        "warm-up done",
+        step=np.int64(7),
+        metrics={"loss": torch.tensor(0.5), "nan": math.nan},
+        meta={"git": "a1"},
+    )
+    again = repo.resolve()
+    assert (again.message, again.step, again.metrics["loss"], again.meta) == ("warm-up done", 7, 0.5, {"git": "a1"})
+    assert type(again.step) is int and math.isnan(again.metrics["nan"]) and again.id == made.id
+
+
+def test_threads_share_a_repository(repo) -> None:
+    errors: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            for n in range(10):
+                made = repo.commit({"w": torch.full((2000,), number * 100 + n)}, f"{number}/{n}")
+                assert_same(repo.load(made.id), {"w": torch.full((2000,), number * 100 + n)})
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    log = [c.message for c in repo.log()]
+    assert sorted(log) == sorted(f"{number}/{n}" for number in range(4) for n in range(10))
+    for number in range(4):
+        mine = [message for message in reversed(log) if message.startswith(f"{number}/")]
+        assert mine == [f"{number}/{n}" for n in range(10)]
+
+
+def test_two_handles_on_two_branches_commit_side_by_side(tmp_path) -> None:
+    with casckpt.open(tmp_path / "s") as one, casckpt.open(tmp_path / "s", branch="b") as two:
+        for n in range(3):
+            one.commit({"n": n})
+            two.commit({"n": -n})
+        assert [one.load(f"main~{n}")["n"] for n in range(3)] == [2, 1, 0]
+        assert [one.load(f"b~{n}")["n"] for n in range(3)] == [-2, -1, 0]
+        with casckpt.open(tmp_path / "s") as late, pytest.raises(RefMovedError):
+            one.commit({"n": 3})
+            late.commit({"n": 4})
+
+
+def test_an_unknown_revision_is_named(repo) -> None:
+    for work in (repo.load, repo.resolve, repo.rollback):
+        with pytest.raises(UnknownRevisionError, match="nope"):
+            work("nope")
