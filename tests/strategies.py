@@ -86,7 +86,7 @@ def keys() -> st.SearchStrategy[Any]:
 
 @st.composite
 def tensors(draw: st.DrawFn, dtypes: Any = None) -> torch.Tensor:
-    """A dense tensor of any dtype and bits: whole, transposed, strided, expanded, offset or empty; perhaps a parameter."""
+    """A dense tensor of any dtype and bits: whole, transposed, strided, expanded, offset or empty."""
     name = draw(st.sampled_from(dtypes or list(DTYPES)))
     shape = draw(st.lists(st.integers(0, 4), max_size=3))
     seed = draw(st.integers(0, 3))

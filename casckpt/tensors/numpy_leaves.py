@@ -12,14 +12,16 @@ from casckpt.tensors.leaf import Codec, LeafError, of_type
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
-# Saved as the Python text and bytes that they are: as arrays they would lose trailing zeros.
+# Saved as the Python text and bytes that they are: as arrays, or by numpy's own str(), they would lose trailing zeros.
 CODECS: Final = (
-    Codec(np.str_, "numpy.str", str, lambda state: np.str_(of_type(state, str))),
+    Codec(np.str_, "numpy.str", str.__str__, lambda state: np.str_(of_type(state, str))),
     Codec(np.bytes_, "numpy.bytes", bytes, lambda state: np.bytes_(of_type(state, bytes))),
 )
 
 # C's long double differs between machines under one name ("<f16"), so its name is stored with its mantissa's bits.
 _LONG_DOUBLE: Final = "long_double"
+# Of its 16 bytes the 80-bit format of x86 uses ten.
+_LONG_DOUBLE_BYTES: Final = 10 if np.finfo(np.longdouble).nmant == 63 else np.longdouble().nbytes
 # Where two of C's integer types have one size, numpy has two types of one description; this marks the second one.
 _LONG_LONG: Final = "long_long"
 _LONG_LONGS: Final = {made.str: made for char in "qQ" for made in (np.dtype(char), np.dtype(char).newbyteorder())}
@@ -28,11 +30,20 @@ _LONG_LONGS: Final = {made.str: made for char in "qQ" for made in (np.dtype(char
 def as_plain(array: Array) -> tuple[Array, bool]:
     """The array with its elements side by side, and whether in Fortran's order; a copy only where they are not yet."""
     array = array.view(np.ndarray)
-    if array.flags.c_contiguous:
-        return array, False
-    if array.flags.f_contiguous:
-        return array, True
-    return np.ascontiguousarray(array), False
+    fortran = array.flags.f_contiguous and not array.flags.c_contiguous
+    if not (fortran or array.flags.c_contiguous):
+        array = np.ascontiguousarray(array)
+    if array.dtype.char in "gG" and array.dtype.isnative:
+        array = _without_padding(array)
+    return array, fortran
+
+
+def _without_padding(array: Array) -> Array:
+    """A copy in which the bytes that C leaves undefined behind each long double are zero: equal arrays, equal bytes."""
+    array = array.copy(order="K")
+    held = np.frombuffer(bytes_of(array), np.uint8) if array.size else np.empty(0, np.uint8)
+    held.reshape(-1, np.longdouble().nbytes)[:, _LONG_DOUBLE_BYTES:] = 0
+    return array
 
 
 def bytes_of(array: Array) -> memoryview:
@@ -53,12 +64,14 @@ def describe(dtype: np.dtype[Any]) -> Value:
             f"a numpy array of dtype {dtype}, which holds Python objects",
             "save array.tolist(), or convert it to a dtype of numbers or fixed-length strings",
         )
-    try:
-        described = _describe(dtype)
-        made = _made_of(described)
-    except ValueError:
-        made = None
-    if made != dtype or made.type is not dtype.type or _has_metadata(dtype):
+    made = None
+    if not _has_metadata(dtype):
+        try:
+            described = _describe(dtype)
+            made = _made_of(described)
+        except ValueError:  # numpy's own word for fields that overlap
+            pass
+    if made is None or made != dtype or made.type is not dtype.type:
         raise LeafError(
             f"a numpy array of dtype {dtype!r}, which does not come back the same from numpy's description of it",
             "convert it with .astype() to a dtype without metadata, subclasses or overlapping fields",

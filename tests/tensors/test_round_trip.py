@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 from hypothesis import HealthCheck, given, settings
 
-from casckpt.objects.tree import canonical
 from tests.equality import assert_same
 from tests.strategies import arrays, states, tensors
 from tests.tensors.dict_store import DictStore, round_trip
