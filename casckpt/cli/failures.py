@@ -29,6 +29,7 @@ def run(command: click.Command, arguments: list[str]) -> int:
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
+        _discard_output()  # nobody waits for the rest, and a pipe that nobody reads would hold us up
         return _say(session, "interrupted", f"interrupted; {session.done}", INTERRUPTED)
     except BrokenPipeError:
         _discard_output()
@@ -42,7 +43,6 @@ def run(command: click.Command, arguments: list[str]) -> int:
         _debug()
         name = type(error).__name__
         hint = "" if _debugging() else " (set CASCKPT_DEBUG=1 to see where)"
-        _discard_output()
         return _say(session, "unexpected", f"{name}: {error}{hint}", UNEXPECTED)
 
 

@@ -96,7 +96,8 @@ def command(
         parts=parts,
     )
     with session.history() as history:
-        session.changing("the pruning")
+        if not dry_run:
+            session.changing("the pruning")
         report = history.prune(keep, dry_run=dry_run)
         words = f"{human_count(len(report.pruned), 'commit')} pruned"
         session.done = "nothing was changed" if dry_run else f"{words}, nothing collected yet"

@@ -53,7 +53,8 @@ def command(
 def _expire(session: Session, history: History, branch: str | None, older_than: str, dry_run: bool) -> None:
     from casckpt.history.retention import span_seconds
 
-    session.changing("the expiry of the reflog")
+    if not dry_run:
+        session.changing("the expiry of the reflog")
     age = timedelta(seconds=span_seconds(older_than) or 0)
     count = history.expire_reflog(older_than=age, branch=branch, dry_run=dry_run)
     session.done = "nothing was changed" if dry_run else f"{human_count(count, 'move')} forgotten"
