@@ -110,9 +110,12 @@ def dtype_of(described: Value) -> np.dtype[Any]:
         LeafError: this machine has not got it.
     """
     made = _made_of(described)
-    if describe(made) != described:
-        raise ValueError("a dtype is not described as numpy would")
-    return made
+    try:
+        if describe(made) == described:
+            return made
+    except LeafError as error:
+        raise ValueError(error.problem) from error
+    raise ValueError("a dtype is not described as numpy would")
 
 
 def _made_of(described: Value) -> np.dtype[Any]:
