@@ -215,7 +215,8 @@ class Environment:
         try:
             raw.abort()  # even where the environment has failed: nothing of it is published, and the lock is let go
         finally:
-            self._end_write(transaction, raw)
+            self._let_others_write(raw)
+            self._forget(transaction)
 
     def commit(self, transaction: Transaction, *, durable: bool) -> None:
         """Publish what a write transaction did; if durable, it is on the disk, and the mark moved, on return.
@@ -238,13 +239,12 @@ class Environment:
                 raw.commit()
             except lmdb.Error as error:
                 self._fail("a commit failed", error)
-        finally:
-            self._end_write(transaction, raw, forget=not durable)
-        if durable:
-            try:
-                self._acknowledge(counter)
             finally:
-                self._forget(transaction)
+                self._let_others_write(raw)
+            if durable:
+                self._acknowledge(counter)
+        finally:
+            self._forget(transaction)  # now it may be closed
 
     def _count(self, transaction: Transaction) -> int:
         """Bump the counter of changes, which the mark is held against."""
@@ -283,11 +283,9 @@ class Environment:
         transaction.cursors.clear()
         return raw
 
-    def _end_write(self, transaction: Transaction, raw: lmdb.Transaction[memoryview], *, forget: bool = True) -> None:
+    def _let_others_write(self, raw: lmdb.Transaction[memoryview]) -> None:
         _give_up(raw)
         self._release_writer()
-        if forget:
-            self._forget(transaction)
 
     def _release_writer(self) -> None:
         self._writing_thread = None
@@ -340,7 +338,7 @@ class Environment:
 
     def _fail(self, doing: str, error: lmdb.Error) -> NoReturn:
         """Give up the environment, and say why."""
-        code = error.code if isinstance(error.code, int) else 0
+        code = getattr(error, "code", 0)
         available = filesystem.free_bytes(self.path)
         self._failure = f"{doing}: {error}"
         if isinstance(error, lmdb.MapFullError) or code in _FULL or available < _BESIDE:

@@ -1,0 +1,187 @@
+"""A full disk is told before anything is written where that can be known, never costs data, and is cured by deleting."""
+
+from __future__ import annotations
+
+import errno
+
+import lmdb
+import pytest
+
+from casckpt.errors import StoreFailedError, StoreFullError
+from casckpt.limits import MIB
+from casckpt.store import filesystem
+from casckpt.store.environment import Environment
+from casckpt.store.lmdb_store import open_store
+from casckpt.store.protocol import Space
+from tests.processes import run
+
+
+@pytest.fixture
+def store(tmp_path):
+    made = open_store(tmp_path / "store")
+    yield made
+    made.close()
+
+
+def contents(store):
+    with store.read() as reader:
+        return {(space, key): bytes(value) for space in Space for key, value in reader.items(space)}
+
+
+def test_a_write_that_the_disk_has_no_room_for_is_refused_before_it_begins(store, monkeypatch):
+    before = contents(store)
+    monkeypatch.setattr(filesystem, "free_bytes", lambda path: 10 * MIB)
+    with pytest.raises(StoreFullError, match="prune and gc") as refused:
+        with store.write(durable=True, room=10 * MIB):
+            pytest.fail("the block must not run")
+    assert refused.value.needed > refused.value.available == 10 * MIB
+    assert contents(store) == before
+    for room in (None, MIB):  # what frees room always may, and so may what fits
+        with store.write(durable=True, room=room) as writer:
+            writer.put(Space.REF, b"key", b"value")
+
+
+def test_free_pages_of_the_file_count_as_room(store, monkeypatch):
+    with store.write(durable=True, room=None) as writer:
+        for number in range(40):
+            writer.put(Space.CHUNK, b"%d" % number, b"v" * MIB)
+    monkeypatch.setattr(filesystem, "free_bytes", lambda path: 0)
+    with pytest.raises(StoreFullError), store.write(durable=True, room=30 * MIB):
+        pass
+    with store.write(durable=True, room=None) as writer:
+        for number in range(40):
+            writer.delete(Space.CHUNK, b"%d" % number)
+    assert store.size().free > 39 * MIB
+    with store.write(durable=True, room=None):  # what a commit frees can be used by the next but one
+        pass
+    length = (store._environment.path / "data.mdb").stat().st_size
+    for _ in range(3):
+        with store.write(durable=True, room=10 * MIB) as writer:
+            for number in range(9):
+                writer.put(Space.CHUNK, b"%d" % number, b"w" * MIB)
+    assert (store._environment.path / "data.mdb").stat().st_size == length
+
+
+def test_a_file_that_cannot_grow_loses_nothing_and_is_cured_by_deleting(tmp_path):
+    """Real failing writes: a limit on the size of files makes the kernel refuse them, as a full disk does."""
+    said = run(
+        """
+        import os, resource, sys
+        from casckpt.errors import StoreFailedError, StoreFullError
+        from casckpt.store.lmdb_store import open_store
+        from casckpt.store.protocol import Space
+
+        path = sys.argv[1]
+        store = open_store(path)
+        with store.write(durable=True, room=None) as writer:
+            for number in range(16):
+                writer.put(Space.CHUNK, b"old %d" % number, b"v" * (1 << 20))
+        limit = os.stat(path + "/data.mdb").st_size + 3 * (1 << 20) + 100
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+
+        def put(count):
+            with store.write(durable=True, room=1 << 20) as writer:
+                for number in range(count):
+                    writer.put(Space.CHUNK, b"new %d" % number, b"w" * (1 << 20))
+
+        for attempt in range(2):
+            try:
+                put(8)
+            except (StoreFullError, StoreFailedError) as error:
+                print(type(error).__name__)
+            try:
+                store.read()
+            except StoreFailedError as error:
+                print("unusable", "open it again" in str(error))
+            store.close()
+            store = open_store(path)
+            with store.read() as reader:
+                assert reader.count(Space.CHUNK) == 16
+                assert all(value == b"v" * (1 << 20) for _, value in reader.items(Space.CHUNK))
+        with store.write(durable=True, room=None) as writer:
+            for number in range(12):
+                assert writer.delete(Space.CHUNK, b"old %d" % number)
+        with store.write(durable=True, room=None):
+            pass
+        put(8)
+        with store.read() as reader:
+            print(reader.count(Space.CHUNK))
+        store.close()
+        """,
+        tmp_path / "store",
+    ).splitlines()
+    assert said[0] in ("StoreFullError", "StoreFailedError")
+    assert said == [said[0], "unusable True"] * 2 + ["12"]
+
+
+@pytest.mark.parametrize(
+    ("error", "free", "expected"),
+    [
+        (lmdb.MapFullError("mdb_put"), 1 << 40, StoreFullError),
+        (OSError(errno.ENOSPC, "No space left"), 1 << 40, StoreFullError),
+        (OSError(errno.EFBIG, "File too large"), 1 << 40, StoreFullError),
+        (OSError(errno.EIO, "Input/output error"), 4096, StoreFullError),
+        (OSError(errno.EIO, "Input/output error"), 1 << 40, StoreFailedError),
+        (lmdb.PanicError("mdb_txn_begin"), 1 << 40, StoreFailedError),
+    ],
+)
+@pytest.mark.parametrize("where", ["put", "commit", "begin"])
+def test_a_failed_write_says_whether_the_disk_was_full_and_leaves_the_store_as_it_was(
+    tmp_path, monkeypatch, error, free, expected, where
+):
+    raised = error
+    if isinstance(error, OSError):  # py-lmdb raises these as its own error, with the code as an attribute
+        raised = lmdb.Error(str(error))
+        raised.code = error.errno
+    store = open_store(tmp_path / "store")
+    before = contents(store)
+    monkeypatch.setattr(filesystem, "free_bytes", lambda path: free)
+    real, begin = store._environment._raw, Environment._begin_write
+
+    class Failing:
+        """LMDB's own transaction or environment, with one method that fails."""
+
+        def __init__(self, inner, name):
+            self.inner, self.name = inner, name
+
+        def __getattr__(self, name):
+            if name == self.name:
+                return self.fail
+            return getattr(self.inner, name)
+
+        def fail(self, *args, **kwargs):
+            if self.name == "commit":
+                self.inner.abort()  # as LMDB does
+            raise raised
+
+    if where == "begin":
+        monkeypatch.setattr(store._environment, "_raw", Failing(real, "begin"))
+    else:
+        monkeypatch.setattr(Environment, "_begin_write", lambda self: Failing(begin(self), where))
+    with pytest.raises(expected) as failure:
+        with store.write(durable=True, room=None) as writer:
+            writer.put(Space.REF, b"key", b"value")
+    assert store.path in str(failure.value) and failure.value.remedy
+    monkeypatch.undo()
+    with pytest.raises(StoreFailedError):
+        store.read()
+    store.close()
+    store = open_store(tmp_path / "store")
+    assert contents(store) == before
+    with store.write(durable=True, room=None) as writer:
+        writer.put(Space.REF, b"key", b"value")
+    store.close()
+
+
+def test_size_tells_what_the_disk_holds_and_what_can_be_used_again(store):
+    with store.write(durable=True, room=None) as writer:
+        for number in range(10):
+            writer.put(Space.CHUNK, b"%d" % number, b"v" * MIB)
+    full = store.size()
+    assert 10 * MIB < full.used <= full.file
+    with store.write(durable=True, room=None) as writer:
+        for number in range(10):
+            writer.delete(Space.CHUNK, b"%d" % number)
+    empty = store.size()
+    assert empty.used < MIB and empty.free > 10 * MIB and empty.file >= full.file
+    assert isinstance(store._environment, Environment)
