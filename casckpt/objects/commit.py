@@ -65,7 +65,7 @@ def unpack_commit(raw: bytes, id_size: int) -> CommitObject:
     try:
         tree, parents, branch, step, metrics, message, time, host, meta = _decoder.decode(raw)
         check_ref_name(branch)
-    except (msgspec.DecodeError, msgspec.ValidationError, InvalidRefNameError) as error:
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, InvalidRefNameError) as error:
         raise CorruptObjectError(f"a commit cannot be read: {error}") from error
     if any(len(oid) != id_size for oid in (tree, *parents)) or len(metrics) > MAX_METRICS:
         raise CorruptObjectError("a commit holds an id of the wrong length, or too many metrics")

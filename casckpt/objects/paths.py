@@ -95,12 +95,21 @@ def _regex(pattern: str) -> re.Pattern[str]:
         elif char == "?":
             out.append(".")
         elif char == "[" and (end := pattern.find("]", at + 1)) > 0:
-            inner = pattern[at:end].replace("\\", "\\\\")
-            out.append(f"[{'^' + inner[1:] if inner[0] == '!' else inner}]")
+            out.append(_char_class(pattern[at:end]))
             at = end + 1
         else:
             out.append(re.escape(char))
     return re.compile("".join(out), re.DOTALL)
+
+
+def _char_class(inner: str) -> str:
+    """What stands between brackets, as a regex: "a-c!" -> "[a-c!]", "!a" -> "[^a]". A backward range holds nothing."""
+    negated = inner.startswith("!")
+    found = re.findall(r"(.)-(.)|(.)", inner[1:] if negated else inner, re.DOTALL)
+    parts = [re.escape(one) if one else f"{re.escape(a)}-{re.escape(b)}" for a, b, one in found if one or a <= b]
+    if not parts:
+        return "." if negated else "(?!)"
+    return f"[{'^' if negated else ''}{''.join(parts)}]"
 
 
 def _literal_head(pattern: str) -> tuple[str, bool]:
