@@ -47,14 +47,14 @@ class Storages:
         self._by_index: dict[int, _Shared] = {}
 
     def add(self, tensor: torch.Tensor, path: str, next_index: int) -> TensorRecord:
-        """A record whose offset counts from the start of the whole storage, and which says nothing of aliases.
+        """A strided tensor's record, its offset counted from the start of the whole storage, aliases not told yet.
 
         next_index: the place of the span, if this tensor is the first of its storage.
 
         Raises:
             LeafError: a tensor whose bytes cannot be reached or do not say all of it.
         """
-        _refuse_unless_dense(tensor)
+        _refuse_unless_plain(tensor)
         flags = flags_of(tensor)
         if tensor.is_conj() or tensor.is_neg():
             tensor = tensor.detach().resolve_conj().resolve_neg()
@@ -84,9 +84,6 @@ class Storages:
             shared.high = max(shared.high, elements * item)
         return TensorRecord(dtype, shape, stride, offset, shared.index, None, flags)
 
-    def __contains__(self, index: int) -> bool:
-        return index in self._by_index
-
     def settle(self) -> bool:
         """Number what is shared, now that every tensor is known; False where the provisional records are right."""
         aliases = 0
@@ -114,9 +111,7 @@ class Storages:
         return Span(shared.path, length, partial(_host_bytes, shared.storage, shared.start, length))
 
 
-def _refuse_unless_dense(tensor: torch.Tensor) -> None:
-    if tensor.layout is not torch.strided:
-        raise LeafError(f"a tensor of layout {tensor.layout}", "save tensor.to_dense()")
+def _refuse_unless_plain(tensor: torch.Tensor) -> None:
     if tensor.dtype not in _NAMES or tensor.is_quantized:
         raise LeafError(
             f"a tensor of {tensor.dtype}, which means nothing without its quantizer",

@@ -179,6 +179,13 @@ class Tagged(torch.Tensor):
     """A subclass that nobody registered."""
 
 
+class Spread(Tagged):
+    """Looks like a DTensor."""
+
+    def full_tensor(self) -> torch.Tensor:
+        return self
+
+
 def _refused() -> dict[str, Any]:
     with pytest.warns(UserWarning):
         quantized = torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)
@@ -188,6 +195,7 @@ def _refused() -> dict[str, Any]:
         "unbind": nested,
         "materialise": torch.ones(2, device="meta"),
         "to_dense": torch.ones(2).to_mkldnn(),
+        "full_tensor()": torch.ones(2).as_subclass(Spread),
         "register": torch.ones(2).as_subclass(Tagged),
         "first batch": torch.nn.UninitializedParameter(),
     }

@@ -157,6 +157,11 @@ def test_a_scheduler_goes_on_from_its_state_as_if_never_left(name: str) -> None:
     assert step(optimizer, scheduler, 5) == step(resumed_optimizer, resumed, 5)
 
 
+def test_functions_that_states_of_some_torch_versions_hold_come_back_by_name() -> None:
+    for function in (SWALR._cosine_anneal, SWALR._linear_anneal):
+        assert round_trip([function]) == [function]
+
+
 @pytest.mark.parametrize("enabled", [True, False])
 def test_a_grad_scaler_comes_back(enabled: bool) -> None:
     scaler = torch.amp.GradScaler("cpu", init_scale=512.0, growth_interval=2, enabled=enabled)
