@@ -19,6 +19,7 @@ from casckpt.objects.ids import IdScheme
 from casckpt.store.protocol import Reader, Space, Store, Writer
 
 # Commits last: as long as a dead commit is there, its mark is there.
+_OBJECTS = (Space.CHUNK, Space.NODE, Space.TREE, Space.COMMIT)
 _SWEPT = (Space.CHUNK, Space.NODE, Space.TREE, Space.FIGURES, Space.COMMIT, Space.MARK)
 # How many entries are deleted between two looks at the clock.
 _STRIDE = 64
@@ -107,8 +108,8 @@ def _split(keys: bytes, size: int) -> Iterator[bytes]:
 
 def _stored_bytes(reader: Reader, dead: dict[Space, bytes], size: int) -> int:
     total = 0
-    for space, keys in dead.items():
-        for key in _split(keys, size):
+    for space in _OBJECTS:
+        for key in _split(dead[space], size):
             value = reader.get(space, key)
             total += 0 if value is None else len(value)
     return total
@@ -160,7 +161,7 @@ class _Sweep:
             return 0
         size = len(value)
         writer.delete(space, key)
-        return size
+        return size if space in _OBJECTS else 0
 
     def _catch_up(self, reader: Reader) -> None:
         """Walk what was published since the last look."""

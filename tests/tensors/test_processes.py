@@ -108,8 +108,8 @@ def test_a_child_forked_in_the_middle_of_a_save_can_open_the_store_anew(tmp_path
 
         monkeypatch.setattr(Ingest, "publish", fork_first)
         repo.commit({"w": torch.ones(3000)})
-        assert_same(repo.load(), {"w": torch.ones(3000)})
-        assert_same(repo.load("child"), {"mine": torch.ones(3000)})
+        assert_same({"w": torch.ones(3000)}, repo.load())
+        assert_same({"mine": torch.ones(3000)}, repo.load("child"))
 
 
 WRITER = """
@@ -143,7 +143,7 @@ def test_two_processes_on_two_branches_leave_both_histories_whole(tmp_path) -> N
             assert [commit.step for commit in log] == list(range(149, -1, -1))
             for commit in log[::10]:
                 n = commit.step
-                assert_same(repo.load(commit.id), {"w": torch.arange(n, n + 2000), "branch": branch})
+                assert_same({"w": torch.arange(n, n + 2000), "branch": branch}, repo.load(commit.id))
 
 
 ENDLESS = """
@@ -179,6 +179,6 @@ def test_what_was_acknowledged_survives_kill_minus_nine(tmp_path) -> None:
                 n = commit.step
                 expected = torch.full((20000,), float(n))
                 expected[n % 20000] = -n
-                assert_same(repo.load(commit.id), {"w": expected})
+                assert_same({"w": expected}, repo.load(commit.id))
             repo.gc()
-            assert_same(repo.load(), repo.load("HEAD"))
+            assert_same(repo.load("HEAD"), repo.load())

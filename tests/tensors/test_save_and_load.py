@@ -64,7 +64,7 @@ def test_one_changed_element_writes_one_chunk_and_the_path_to_it(tmp_path) -> No
         new = {space: len(ids - before[space]) for space, ids in objects(repo).items()}
         assert new == {Space.CHUNK: 1, Space.NODE: 1, Space.TREE: 2, Space.COMMIT: 1}
         assert second.figures.new == MIB
-        assert_same(repo.load(), state)
+        assert_same(state, repo.load())
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -73,7 +73,7 @@ def test_every_commit_of_any_history_loads_equal(history) -> None:
     repo = Repository(MemoryStore(chunk_size=256))
     ids = [repo.commit({"state": state}).id for state in history]
     for oid, state in zip(ids, history, strict=True):
-        assert_same(repo.load(oid), {"state": state})
+        assert_same({"state": state}, repo.load(oid))
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
@@ -89,7 +89,7 @@ def test_edits_of_a_state_load_equal_and_store_only_what_they_change(data) -> No
         touched = {(name, index * 4 // 256) for name, index in edits}
         made = repo.commit({name: tensor.clone() for name, tensor in state.items()})
         assert made.figures.new_chunks <= len(touched)
-        assert_same(repo.load(), state)
+        assert_same(state, repo.load())
 
 
 @pytest.mark.parametrize("hash", ["xxh3_128", "blake3"])
@@ -100,7 +100,7 @@ def test_every_hash_and_codec_round_trips_across_reopening(tmp_path, hash, codec
         made = repo.commit(state)
     with casckpt.open(tmp_path / "store") as repo:
         assert len(made.id) == (64 if hash == "blake3" else 32)
-        assert_same(repo.load(), state)
+        assert_same(state, repo.load())
         if codec != "none":
             assert made.figures.stored < made.figures.new / 2
 
@@ -114,7 +114,7 @@ def test_chunks_larger_than_the_staging_buffer_and_many_flushes(tmp_path, monkey
             repo.commit(state)
             state["3"][100] = 0
             repo.commit(state)
-            assert_same(repo.load(), state)
+            assert_same(state, repo.load())
 
 
 def test_equal_tensors_are_stored_once(repo) -> None:
@@ -130,12 +130,12 @@ def test_paths_choose_and_keep_the_nesting(repo) -> None:
         "step": 3,
     }
     repo.commit(state)
-    assert_same(repo.load(paths=["model.*"]), {"model": state["model"]})
-    assert_same(repo.load(paths="model"), {"model": state["model"]})
-    assert_same(repo.load(paths=["model.enc.weight", "step"]), {"model": {"enc.weight": torch.ones(500)}, "step": 3})
-    assert_same(repo.load(paths=[r"model.enc\.weight"]), {"model": {"enc.weight": torch.ones(500)}})
-    assert_same(repo.load(paths=["*exp_avg"]), {"optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}}})
-    assert_same(repo.load(paths=["*.lr"]), {"optimizer": {"param_groups": [{"lr": 0.1}, {"lr": 0.2}]}})
+    assert_same({"model": state["model"]}, repo.load(paths=["model.*"]))
+    assert_same({"model": state["model"]}, repo.load(paths="model"))
+    assert_same({"model": {"enc.weight": torch.ones(500)}, "step": 3}, repo.load(paths=["model.enc.weight", "step"]))
+    assert_same({"model": {"enc.weight": torch.ones(500)}}, repo.load(paths=[r"model.enc\.weight"]))
+    assert_same({"optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}}}, repo.load(paths=["*exp_avg"]))
+    assert_same({"optimizer": {"param_groups": [{"lr": 0.1}, {"lr": 0.2}]}}, repo.load(paths=["*.lr"]))
     assert repo.load(paths=["nothing"]) == {}
 
 
@@ -150,7 +150,7 @@ def test_what_was_released_is_refused_by_name_and_the_rest_loads(repo) -> None:
         with pytest.raises(ReleasedPartError, match="optimizer") as caught:
             repo.load("HEAD~1", paths=paths)
         assert caught.value.parts == ("optimizer",)
-    assert_same(repo.load("HEAD~1", paths=["model.*"]), {"model": {"w": torch.full((500,), 1)}})
+    assert_same({"model": {"w": torch.full((500,), 1)}}, repo.load("HEAD~1", paths=["model.*"]))
     assert set(repo.load()) == {"model", "optimizer"}
 
 
@@ -164,7 +164,7 @@ def test_a_commit_on_a_released_base_stores_what_it_needs_again(repo) -> None:
     repo.gc()
     made = repo.commit(state)
     assert made.figures.new == 900 * 4
-    assert_same(repo.load(), state)
+    assert_same(state, repo.load())
 
 
 def test_what_was_collected_before_it_was_published_is_saved_again(repo, monkeypatch) -> None:
@@ -181,7 +181,7 @@ def test_what_was_collected_before_it_was_published_is_saved_again(repo, monkeyp
     state = {"w": torch.rand(3000)}
     made = repo.commit(state)
     assert made.figures.new == 12_000
-    assert_same(repo.load(made.id), state)
+    assert_same(state, repo.load(made.id))
 
 
 def test_a_damaged_chunk_is_never_loaded(repo) -> None:
@@ -271,7 +271,7 @@ def test_threads_share_a_repository(repo) -> None:
         try:
             for n in range(10):
                 made = repo.commit({"w": torch.full((2000,), number * 100 + n)}, f"{number}/{n}")
-                assert_same(repo.load(made.id), {"w": torch.full((2000,), number * 100 + n)})
+                assert_same({"w": torch.full((2000,), number * 100 + n)}, repo.load(made.id))
         except BaseException as error:
             errors.append(error)
 
