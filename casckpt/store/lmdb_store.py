@@ -258,7 +258,7 @@ class LmdbStore:
             if not lock.acquire(wait=wait):
                 holder = openers.describe(lock.path)
                 raise StoreBusyError(
-                    f"gc, repack or compact is under way: {holder}",
+                    f"gc, repack or compact is under way, or held off by a save: {holder}",
                     store=self.path,
                     holders=(holder,),
                     remedy="try again when that is done",
