@@ -126,7 +126,7 @@ def _tensor(record: TensorRecord, held: Held, path: str) -> torch.Tensor:
             path=path,
             remedy="load it with the torch that saved it, or a later one",
         )
-    # set_() would make a storage that is too short longer
+    # set_() makes a storage that is too short longer, and shows what it finds there
     if reach(record.shape, record.strides, record.offset) * ITEM_SIZE[record.dtype] > held.nbytes():
         raise CorruptObjectError(f"at {path}: a tensor reaches past its {held.nbytes()} bytes")
     # an empty tensor of the dtype comes from a view, since torch warns where one of complex32 is made

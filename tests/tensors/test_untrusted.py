@@ -143,6 +143,12 @@ def test_a_value_that_no_flatten_made_is_damage_named_by_its_path(what: str) -> 
         _inflate(Map((("a", [BAD[what]]),)))
 
 
+@pytest.mark.parametrize("what", [what for what in BAD if what.startswith("reaches past")])
+def test_a_tensor_past_its_storage_is_refused_before_torch_sees_it(what: str) -> None:
+    with pytest.raises(CorruptObjectError, match="at w: a tensor reaches past its 8 bytes"):
+        _inflate(Map((("w", BAD[what]),)))
+
+
 def test_types_of_a_later_release_are_told_as_such() -> None:
     for name in ("quaternion", "", "quaternion:x"):
         with pytest.raises(NewerFormatError, match="later casckpt"):
