@@ -51,7 +51,7 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[Cell]]) -> No
         )
     for row in cells:
         table.add_row(*[row[index] for index in used])
-    _print(target, table)
+    print_lines(table, target)
 
 
 def print_fields(fields: Iterable[tuple[str, Cell]]) -> None:
@@ -63,11 +63,12 @@ def print_fields(fields: Iterable[tuple[str, Cell]]) -> None:
         text = cell if isinstance(cell, Text) else Text(cell)
         if text.plain:
             grid.add_row(name, text)
-    _print(console(), grid)
+    print_lines(grid)
 
 
-def _print(target: Console, what: RenderableType) -> None:
+def print_lines(what: RenderableType, target: Console | None = None) -> None:
     """By way of a string: without the spaces that pad the last column, and leaving a broken pipe to its one answer."""
+    target = target or console()
     with target.capture() as captured:
         target.print(what, crop=False)
     for line in captured.get().splitlines():

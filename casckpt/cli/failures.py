@@ -6,6 +6,7 @@ that casckpt raises on purpose has the code of its class in `casckpt.errors`.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -24,6 +25,8 @@ UNEXPECTED = 70
 def run(command: click.Command, arguments: list[str]) -> int:
     """Run a command to its end; returns the exit code."""
     session = Session()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that knows no arrow still shows the rest
     try:
         code = _invoke(command, arguments, session)
         sys.stdout.flush()

@@ -39,11 +39,16 @@ def repo_option(envvar: str | None = None) -> Callable[[F], F]:
     )
 
 
-def common_options(function: F) -> F:
-    """What every command takes: -C PATH and --json."""
-    json_option = click.option(
+def json_option(function: F) -> F:
+    """--json."""
+    option = click.option(
         "--json", is_flag=True, expose_value=False, callback=_set_json, help="Print JSON, for programs."
     )
+    return option(function)
+
+
+def common_options(function: F) -> F:
+    """What every command on a store takes: -C PATH and --json."""
     return json_option(repo_option()(function))
 
 
