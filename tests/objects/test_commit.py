@@ -86,6 +86,12 @@ def test_a_commit_with_an_impossible_field_is_refused(changed: dict[str, Any]) -
         unpack_commit(pack_commit(dataclasses.replace(SAMPLE, **changed)), 16)
 
 
+def test_a_commit_with_broken_text_is_damage() -> None:
+    raw = pack_commit(SAMPLE)
+    with pytest.raises(CorruptObjectError):
+        unpack_commit(raw.replace(b"warm-up", b"warm\xff\xff\xff"), 16)
+
+
 @pytest.mark.parametrize("at", range(9))
 def test_a_commit_with_a_field_of_another_type_is_refused(at: int) -> None:
     fields = [bytes(16), [], "main", 1, [], "", 0, "", canonical(Map(()))]
