@@ -240,6 +240,23 @@ def test_collected_again_between_the_look_and_the_publishing_transaction(history
     assert load(history, oid) == state(B)
 
 
+def test_published_in_the_middle_of_the_deleting(history, store, monkeypatch) -> None:
+    monkeypatch.setattr("casckpt.history.gc.GC_LOCK_HELD", 0.0)
+    monkeypatch.setattr("casckpt.history.gc._STRIDE", 1)
+    many = state(*[numbered(n) for n in range(40)])
+    commit(history, state(A))
+    commit(history, many)
+    abandon(history)
+    other = History(store)
+    published = []
+    with (
+        saving(history, many) as publish,  # every chunk is one that the gc below is about to delete
+        before_write(monkeypatch, store, 12, lambda: published.append(publish()[0])),
+    ):
+        other.gc()
+    assert load(history, published[0]) == many
+
+
 def test_what_a_save_itself_wrote_may_be_collected_and_the_save_says_so(history, store) -> None:
     commit(history, state(A))
     other = History(store)

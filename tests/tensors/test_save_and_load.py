@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import threading
 from pathlib import Path
@@ -25,6 +26,7 @@ from casckpt.errors import (
 )
 from casckpt.history.ingest import Ingest
 from casckpt.limits import MIB
+from casckpt.objects.ids import Kind
 from casckpt.store.memory import MemoryStore
 from casckpt.store.protocol import Space
 from casckpt.tensors.repository import Repository
@@ -184,6 +186,22 @@ def test_what_was_collected_before_it_was_published_is_saved_again(repo, monkeyp
     assert_same(state, repo.load(made.id))
 
 
+def test_what_is_stored_is_hashed_where_it_is_written_from(repo, monkeypatch) -> None:
+    state = {"w": torch.zeros(3000)}
+    digest = repo.scheme.digest
+
+    def written_to_meanwhile(kind: Kind, data: object) -> bytes:
+        state["w"] += 1  # as another thread may, between the copying and the hashing
+        return digest(kind, data)
+
+    monkeypatch.setattr(repo, "scheme", dataclasses.replace(repo.scheme, digest=written_to_meanwhile))
+    for _ in range(2):
+        repo.commit(state)
+    monkeypatch.undo()
+    for revision in ("HEAD", "HEAD~1"):
+        repo.load(revision)  # torn it may be, as the state was; what is stored is what its id says
+
+
 def test_a_damaged_chunk_is_never_loaded(repo) -> None:
     made = repo.commit({"w": torch.rand(3000), "small": 1})
     with repo.store.read() as reader:
@@ -205,7 +223,6 @@ def test_a_damaged_chunk_is_never_loaded(repo) -> None:
 
 def test_a_node_of_another_length_is_refused(repo) -> None:
     from casckpt.objects.codec import encode
-    from casckpt.objects.ids import Kind
     from casckpt.objects.node import StorageNode, pack_node
 
     repo.commit({"w": torch.rand(3000)})
