@@ -7,7 +7,6 @@ large storage costs what it shows, and tensors that overlap are stored once.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 
@@ -36,6 +35,18 @@ class _Shared:
     def start(self) -> int:
         """Where the span starts: a multiple of every item size in it, so that offsets stay whole elements."""
         return self.low - self.low % self.item_size
+
+    @property
+    def length(self) -> int:
+        """Bytes in the span."""
+        return self.high - self.start
+
+    def read(self) -> memoryview:
+        """The span's bytes: the live ones where the storage is in host memory, else a copy of them."""
+        if self.length == 0:
+            return memoryview(b"")
+        flat = torch.empty(0, dtype=torch.uint8, device=self.storage.device)
+        return flat.set_(self.storage, self.start, (self.length,), (1,)).cpu().numpy().data
 
 
 class Storages:
@@ -107,8 +118,7 @@ class Storages:
     def span(self, index: int) -> Span:
         """The used span of a storage."""
         shared = self._by_index[index]
-        length = shared.high - shared.start
-        return Span(shared.path, length, partial(_host_bytes, shared.storage, shared.start, length))
+        return Span(shared.path, shared.length, shared.read)
 
 
 def _refuse_unless_plain(tensor: torch.Tensor) -> None:
@@ -121,10 +131,3 @@ def _refuse_unless_plain(tensor: torch.Tensor) -> None:
         raise LeafError("a nested tensor", "save list(tensor.unbind())")
     if tensor.is_meta:
         raise LeafError("a tensor on the meta device, which has no values", "materialise it before saving")
-
-
-def _host_bytes(storage: torch.UntypedStorage, start: int, length: int) -> memoryview:
-    if length == 0:
-        return memoryview(b"")
-    flat = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage, start, (length,), (1,))
-    return flat.cpu().numpy().data
