@@ -208,7 +208,7 @@ class _Restorer:
         def check(resolve: Callable[[Slot], Any]) -> None:
             if _fingerprint(live) != _fingerprint(resolve(slot)):
                 raise RestoreMismatchError(
-                    f"a {type(live).__name__} cannot be changed in place, and the saved value differs",
+                    f"the live {type(live).__name__} cannot be changed in place, and the saved value differs",
                     path=path,
                     remedy="put it into a dict or a list and restore that",
                 )
@@ -282,7 +282,7 @@ def _what(value: Value) -> str:
         return f"a {type(value).__name__} of {len(value)}"
     if _is_mapping(value):
         return "a mapping"
-    return f"a value of type {value.name}" if isinstance(value, Typed) else f"a {type(value).__name__}"
+    return f"a value of type {value.name if isinstance(value, Typed) else type(value).__name__}"
 
 
 def _listed(names: list[str]) -> str:

@@ -133,7 +133,8 @@ class Plan:
         except UnsupportedTypeError as error:
             index, _, rest = error.path.partition(".")
             path = ".".join(filter(None, (self._values[int(index)][1], rest)))
-            raise UnsupportedTypeError(error.problem, path=path, remedy=error.remedy) from error
+            problem = error.problem.removeprefix(f"at {error.path}: ")
+            raise UnsupportedTypeError(problem, path=path, remedy=error.remedy) from error
         assert isinstance(loaded, list)
         return loaded
 
