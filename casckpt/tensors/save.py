@@ -45,13 +45,13 @@ class Staging:
         """Have at least min(size, WRITE_BATCH) bytes; whatever is in it must have been written."""
         size = min(size, WRITE_BATCH)
         if len(self._memory) < size:
-            self._memory = memoryview(np.empty(size, np.uint8)).cast("B")
+            self._memory = np.empty(size, np.uint8).data
 
     def take(self, size: int) -> memoryview | None:
         """The next `size` bytes; None where that much is not left."""
         if self._used + size > len(self._memory):
             if self._used == 0:  # one chunk larger than the whole buffer
-                self._memory = memoryview(np.empty(size, np.uint8)).cast("B")
+                self._memory = np.empty(size, np.uint8).data
             else:
                 return None
         found = self._memory[self._used : self._used + size]
