@@ -114,8 +114,9 @@ class _Flattener:
 
     def _list(self, items: list[Any], path: str, depth: int) -> Value:
         self._enter(items, path)
+        plain = _AS_THEY_ARE if depth < MAX_DEPTH else frozenset()
         made = [
-            item if type(item) in _AS_THEY_ARE else self.value(item, child(path, index), depth + 1)
+            item if type(item) in plain else self.value(item, child(path, index), depth + 1)
             for index, item in enumerate(items)  # a sampler's order is a list of millions: no path is made for each
         ]
         self._open.discard(id(items))
