@@ -10,7 +10,7 @@ import click
 from casckpt.cli.options import json_option
 from casckpt.cli.session import Session
 
-_STEPS = 200
+_STEPS = 160
 # The short form is for machines that check a change: fewer updates, of a smaller model.
 _SHORT = 24
 _SHORT_LAYERS = 4
