@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from casckpt.errors import CorruptObjectError, NotAStoreError, StoreBusyError, TruncatedStoreError
-from casckpt.store.format import FORMAT_KEY
+from casckpt.store.format import FORMAT_KEY, MAP_SIZE
 from casckpt.store.protocol import Space
 
 _MAGIC: Final = 0xBEEFC0DE
@@ -34,6 +34,7 @@ _NODE: Final = struct.Struct("=HHHH")  # size low, size high, flags, key size
 _HEAD_SIZE: Final = _PAGE.size + _META.size
 _BRANCH, _LEAF, _META_PAGE = 0x01, 0x02, 0x08
 _BIG, _SUBTREE = 0x01, 0x02
+_INTEGER_KEYS: Final = 0x08  # what marks the free list; an environment in a folder of its own has no other flag
 _EMPTY: Final = (1 << 64) - 1  # the root of a tree without entries
 _MAX_DEPTH: Final = 32  # CURSOR_STACK in mdb.c
 # Commits that may overtake one look at the file before it is given up; each is a try of microseconds.
@@ -212,9 +213,13 @@ def _head(data: bytes) -> Head:
         raise NotAStoreError("is not an LMDB file")
     if version != _DATA_VERSION:
         raise NotAStoreError(f"is of LMDB data version {version}, not {_DATA_VERSION}")
-    page_size = _TREE.unpack(free)[0]
+    page_size, flags, *_ = _TREE.unpack(free)
     if page_size & (page_size - 1) or not 512 <= page_size <= 65536:
         raise _UnreadableError(f"a page size of {page_size}")
+    if flags != _INTEGER_KEYS or _TREE.unpack(main)[:2] != (0, 0):
+        raise _UnreadableError("trees of another kind than ours")
+    if last_page >= MAP_SIZE // page_size:
+        raise _UnreadableError(f"{last_page + 1} pages")
     return Head(page_size, last_page, transaction, _tree(free, last_page), _tree(main, last_page))
 
 

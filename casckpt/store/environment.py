@@ -381,7 +381,7 @@ class Environment:
         self._raw.close()
         _give_up(self._raw)
 
-    def _abandon(self) -> None:
+    def _abandon(self) -> None:  # pragma: no cover - runs in forked children, which report nothing
         """In a forked child: touch nothing, free nothing, and let no lock of the parent's threads bind us."""
         self.forked = True
         self._gate = threading.Condition(threading.RLock())
@@ -405,7 +405,7 @@ def _give_up(thing: object) -> None:
     ctypes.pythonapi.Py_DecRef(ctypes.py_object(thing))
 
 
-def _after_fork_in_child() -> None:
+def _after_fork_in_child() -> None:  # pragma: no cover - runs in forked children, which report nothing
     for environment in _open:
         environment._abandon()
     _open.clear()

@@ -48,7 +48,7 @@ class FileLock:
             fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
-    def _abandon(self) -> None:
+    def _abandon(self) -> None:  # pragma: no cover - runs in forked children, which report nothing
         """In a forked child: close this copy. Unlocking would take the lock from the parent."""
         os.close(self._descriptor)
         self._descriptor = -1
@@ -84,7 +84,7 @@ def is_held(path: Path) -> bool:
         os.close(descriptor)
 
 
-def _after_fork_in_child() -> None:
+def _after_fork_in_child() -> None:  # pragma: no cover - runs in forked children, which report nothing
     for lock in _open:
         lock._abandon()
     _open.clear()

@@ -60,6 +60,9 @@ _FLOCK: Final = struct.Struct("hhqqi0q")
 _SETTLE_TRIES: Final = 40
 _SETTLE_PAUSE: Final = 0.05
 
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_FREE_ROOM: Final = "free some room on the disk, or create it elsewhere"
+
 _lock = threading.Lock()
 _by_file: dict[tuple[int, int], Environment] = {}
 _inherited = False
@@ -137,8 +140,8 @@ def _system_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreFullError("the disk has no room for it", store=str(path), remedy="free some room") from error
+        if error.errno in _FULL:
+            raise StoreFullError("the disk has no room for it", store=str(path), remedy=_FREE_ROOM) from error
         raise StoreError(f"it cannot be opened: {error}", store=str(path)) from error
 
 
@@ -303,6 +306,8 @@ def _open_error(path: Path, error: lmdb.Error) -> StoreError:
         return StoreBusyError(
             "something else in this process has it open", store=store, holders=("this process",), remedy="close that"
         )
+    if error.code in _FULL:
+        return StoreFullError("the disk has no room for it", store=store, remedy=_FREE_ROOM)
     if error.code == errno.ENOMEM:
         return StoreFailedError(
             f"there is no address space to map it: {error}", store=store, remedy="raise the limit of ulimit -v"
@@ -365,7 +370,7 @@ def _check_mark(
     )
 
 
-def _after_fork_in_child() -> None:
+def _after_fork_in_child() -> None:  # pragma: no cover - runs in forked children, which report nothing
     global _lock, _inherited
     _lock = threading.Lock()
     _inherited = True

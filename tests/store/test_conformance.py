@@ -199,9 +199,8 @@ def test_everything_is_refused_after_close(store):
     store.close()
     with pytest.raises(StoreClosedError):
         store.read()
-    with pytest.raises(StoreClosedError):
-        with store.write(durable=True, room=None):
-            pass
+    with pytest.raises(StoreClosedError), store.write(durable=True, room=None):
+        pass
 
 
 def test_both_are_stores(tmp_path):

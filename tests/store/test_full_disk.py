@@ -1,4 +1,4 @@
-"""A full disk is told before anything is written where that can be known, never costs data, and is cured by deleting."""
+"""A full disk is told before anything is written where it can be known, never costs data, and is cured by deleting."""
 
 from __future__ import annotations
 
@@ -31,9 +31,8 @@ def contents(store):
 def test_a_write_that_the_disk_has_no_room_for_is_refused_before_it_begins(store, monkeypatch):
     before = contents(store)
     monkeypatch.setattr(filesystem, "free_bytes", lambda path: 10 * MIB)
-    with pytest.raises(StoreFullError, match="prune and gc") as refused:
-        with store.write(durable=True, room=10 * MIB):
-            pytest.fail("the block must not run")
+    with pytest.raises(StoreFullError, match="prune and gc") as refused, store.write(durable=True, room=10 * MIB):
+        pytest.fail("the block must not run")
     assert refused.value.needed > refused.value.available == 10 * MIB
     assert contents(store) == before
     for room in (None, MIB):  # what frees room always may, and so may what fits
@@ -158,9 +157,8 @@ def test_a_failed_write_says_whether_the_disk_was_full_and_leaves_the_store_as_i
         monkeypatch.setattr(store._environment, "_raw", Failing(real, "begin"))
     else:
         monkeypatch.setattr(Environment, "_begin_write", lambda self: Failing(begin(self), where))
-    with pytest.raises(expected) as failure:
-        with store.write(durable=True, room=None) as writer:
-            writer.put(Space.REF, b"key", b"value")
+    with pytest.raises(expected) as failure, store.write(durable=True, room=None) as writer:
+        writer.put(Space.REF, b"key", b"value")
     assert store.path in str(failure.value) and failure.value.remedy
     monkeypatch.undo()
     with pytest.raises(StoreFailedError):
@@ -185,3 +183,40 @@ def test_size_tells_what_the_disk_holds_and_what_can_be_used_again(store):
     empty = store.size()
     assert empty.used < MIB and empty.free > 10 * MIB and empty.file >= full.file
     assert isinstance(store._environment, Environment)
+
+
+def test_a_map_that_is_too_small_is_told_as_full_and_one_that_others_outgrew_as_to_be_opened_again(
+    tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(filesystem, "address_space_left", lambda: 64 * MIB)
+        store = open_store(tmp_path / "store")
+    with pytest.raises(StoreFullError), store.write(durable=True, room=None) as writer:
+        for number in range(40):
+            writer.put(Space.CHUNK, b"%d" % number, b"v" * MIB)
+    store.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(filesystem, "address_space_left", lambda: 64 * MIB)
+        store = open_store(tmp_path / "store")
+    run(
+        """
+        import sys
+        from casckpt.store.lmdb_store import open_store
+        from casckpt.store.protocol import Space
+        store = open_store(sys.argv[1])
+        with store.write(durable=True, room=None) as writer:
+            for number in range(40):
+                writer.put(Space.CHUNK, b"%d" % number, b"v" * (1 << 20))
+        store.close()
+        """,
+        tmp_path / "store",
+    )
+    with pytest.raises(StoreFailedError, match="open it again"):
+        store.read()
+    store.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(filesystem, "address_space_left", lambda: 64 * MIB)
+        store = open_store(tmp_path / "store")  # never smaller than the file
+    with store.read() as reader:
+        assert reader.count(Space.CHUNK) == 40
+    store.close()

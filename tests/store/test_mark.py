@@ -73,7 +73,7 @@ def test_a_failed_sync_is_never_tried_again_and_leaves_the_mark_and_the_store_un
 
     with monkeypatch.context() as patch:
         patch.setattr(Environment, "sync", fail)
-        with pytest.raises(StoreFailedError, match="not known.*open it again"):
+        with pytest.raises(StoreFailedError, match=r"not known.*open it again"):
             commit(store)
     assert len(tries) == 1
     assert read_mark(tmp_path / "store/mark").counter == 1
@@ -95,10 +95,9 @@ def test_a_failed_sync_is_never_tried_again_and_leaves_the_mark_and_the_store_un
 
 def test_a_sync_that_fails_while_another_thread_writes_fails_that_write_too(tmp_path, monkeypatch):
     store = open_store(tmp_path / "store")
-    with pytest.raises(StoreFailedError):
-        with store.write(durable=True, room=None) as writer:
-            writer.put(Space.REF, b"key", b"value")
-            store._environment._failure = "a sync failed on another thread"
+    with pytest.raises(StoreFailedError), store.write(durable=True, room=None) as writer:
+        writer.put(Space.REF, b"key", b"value")
+        store._environment._failure = "a sync failed on another thread"
     store.close()
     store = open_store(tmp_path / "store")
     with store.read() as reader:

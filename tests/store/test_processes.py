@@ -207,14 +207,14 @@ def test_maintenance_is_one_at_a_time_across_processes_and_names_its_holder(tmp_
     store, other = open_store(tmp_path / "store"), open_store(tmp_path / "store")
     with Program(held, tmp_path / "store") as program:
         assert program.line() == "held"
-        with pytest.raises(StoreBusyError, match=f"process {program.process.pid} ") as refused:
-            with store.maintenance():
-                pass
+        named = pytest.raises(StoreBusyError, match=f"process {program.process.pid} ")
+        with named as refused, store.maintenance():
+            pass
         assert len(refused.value.holders) == 1
         program.say()
-        with store.maintenance(wait=True):
-            with pytest.raises(StoreBusyError, match=f"process {os.getpid()} "), other.maintenance():
-                pass
+        named = pytest.raises(StoreBusyError, match=f"process {os.getpid()} ")
+        with store.maintenance(wait=True), named, other.maintenance():
+            pass
         program.end(None)
     with other.maintenance():
         pass

@@ -61,9 +61,9 @@ def test_a_second_write_on_the_same_thread_is_an_error_and_not_a_deadlock(store)
     other = open_store(store.path)
     with store.write(durable=True, room=None) as writer:
         for handle in (store, other):
-            with pytest.raises(StoreBusyError, match="this thread is inside a write transaction"):
-                with handle.write(durable=True, room=None):
-                    pass
+            told = pytest.raises(StoreBusyError, match="this thread is inside a write transaction")
+            with told, handle.write(durable=True, room=None):
+                pass
         writer.put(Space.REF, b"key", b"value")
     other.close()
 
@@ -236,3 +236,16 @@ def test_a_process_ends_without_a_word_whatever_it_left_open(tmp_path):
         writer.put(Space.REF, b"key", b"value")
     assert len(store.openers()) == 1
     store.close()
+
+
+def test_more_readers_than_there_is_room_for_are_told_and_the_next_may_read_when_one_ends(store):
+    readers = []
+    with pytest.raises(StoreBusyError, match="at once"):
+        for _ in range(2000):
+            readers.append(store.read())
+    assert len(readers) >= 1000
+    readers.pop().close()
+    readers.append(store.read())
+    for reader in readers:
+        assert reader.count(Space.REF) == 0
+        reader.close()
