@@ -7,6 +7,7 @@ from pathlib import Path
 
 from casckpt.history.commits import Commit
 from casckpt.history.ingest import Ingest
+from casckpt.history.plain import to_map
 from casckpt.history.records import BRANCH, Figures, get_ref, move_ref, put_figures
 from casckpt.history.repository import History
 from casckpt.objects.codec import encode
@@ -35,6 +36,7 @@ def commit(
     step: int | None = None,
     metrics: Mapping[str, float] | None = None,
     branch: str = "main",
+    meta: Mapping[str, object] | None = None,
     time: int | None = None,
 ) -> Commit:
     """The next commit of a branch, of a state that has one tensor of bytes in each part."""
@@ -62,7 +64,7 @@ def commit(
             message=message,
             time=BEGAN + (step or 0) * SECOND if time is None else time,
             host="node",
-            meta=Map(()),
+            meta=to_map(meta or {}),
         )
         oid, _ = ingest.publish(made, expected=parent, logical=sum(map(len, parts.values())))
     if branch == history.current_branch:

@@ -103,6 +103,20 @@ def test_show_tells_all_of_a_commit_and_its_parts(at: Casckpt, history: History)
     ]
 
 
+def test_show_tells_the_metadata(casckpt: Casckpt, tmp_path: Path) -> None:
+    meta = {"git": "a1b2c3", "seed": b"\x00\xff", "nested": {"shape": (1, 2.5, None)}}
+    with make_history(tmp_path / "s") as history:
+        commit(history, {"m": b"x"}, "first line\nsecond line", meta=meta)
+    out = casckpt("-C", tmp_path / "s", "show").out
+    assert "git 'a1b2c3'" in out
+    assert "second line" in out
+    assert casckpt("-C", tmp_path / "s", "show", "--json").json["meta"] == {
+        "git": "a1b2c3",
+        "seed": {"base64": "AP8="},
+        "nested": {"shape": [1, 2.5, None]},
+    }
+
+
 def test_show_says_what_was_released(at: Casckpt, history: History) -> None:
     history.prune(Keep(last=2, parts={"optimizer": Keep(last=1)}))
     lines = at("show", "main~1").out.splitlines()

@@ -21,6 +21,7 @@ COMMON = REFERENCE.partition("## Looking")[0]
 
 def test_every_command_is_documented_and_no_other() -> None:
     assert set(SECTIONS) == set(COMMANDS)
+    assert app.get_command(click.Context(app), "another") is None
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from casckpt import errors
+from casckpt.cli import failures
 from casckpt.cli.session import Session
 from casckpt.errors import CasckptError
 from casckpt.history.repository import History
@@ -222,8 +223,8 @@ def test_an_interrupted_process_ends_with_130_and_no_traceback(tmp_path: Path) -
     assert running.stdout is not None
     os.read(running.stdout.fileno(), 1)  # it writes, and nobody reads on: the pipe fills up and it waits
     running.send_signal(signal.SIGINT)
-    _, err = running.communicate(timeout=PATIENCE)
-    assert running.returncode == 130
+    assert running.wait(timeout=PATIENCE) == 130  # and still nobody reads
+    _, err = running.communicate()
     assert b"interrupted; nothing was changed" in err
     assert b"Traceback" not in err
 
@@ -257,9 +258,18 @@ def test_a_full_disk_behind_stdout_is_one_line(tmp_path: Path) -> None:
     assert "No space left on device" in ended.stderr
 
 
-def test_the_module_and_the_version(process: Casckpt, tmp_path: Path) -> None:
+def test_an_interrupt_before_anything_began_is_130(casckpt: Casckpt, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(failures, "run", interrupt)
+    assert casckpt("log").code == 130
+
+
+def test_the_module_and_the_version(process: Casckpt, casckpt: Casckpt, tmp_path: Path) -> None:
     import casckpt as package
 
+    assert casckpt("--version").out == f"casckpt {package.__version__}\n"
     ran = process("--version")
     assert (ran.code, ran.out) == (0, f"casckpt {package.__version__}\n")
     ran = process("-C", tmp_path / "none", "log")

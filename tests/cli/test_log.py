@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
-import time
+import os
+import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from casckpt.history.repository import History
 from casckpt.history.retention import Keep
 from tests.cli.conftest import Casckpt
 from tests.cli.stores import commit, long_history, make_history
+from tests.processes import PATIENCE, ROOT
 
 
 def draw(*commits: tuple[str, str]) -> list[str]:
@@ -175,6 +178,19 @@ def test_pruned_and_thinned_commits_are_marked(at: Casckpt, history: History) ->
     assert entries[-1]["pruned"] is True
 
 
+def test_a_table_fits_its_terminal_by_cutting_the_message(
+    casckpt: Casckpt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with make_history(tmp_path / "s") as history:
+        commit(history, {"m": b"x"}, "a message of many words " * 9, step=10**9, metrics={"loss": 1.5, "rate": 1e-5})
+    for command in ("log", "branch", "stats --by-commit", "prune --keep-last 1 --dry-run"):
+        for width in ("80", "120"):
+            monkeypatch.setenv("COLUMNS", width)
+            lines = casckpt("-C", tmp_path / "s", *command.split()).out.splitlines()
+            assert max(map(len, lines)) <= int(width), command
+            assert any("…" in line for line in lines), command
+
+
 def test_an_empty_store_has_an_empty_log(casckpt: Casckpt, tmp_path: Path) -> None:
     make_history(tmp_path / "s").close()
     ran = casckpt("-C", tmp_path / "s", "log")
@@ -206,16 +222,25 @@ def ten_thousand(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_first_page_of_ten_thousand_commits_comes_within_0_3_s(ten_thousand: Path, process: Casckpt) -> None:
+def test_the_first_page_of_ten_thousand_commits_comes_within_0_3_s(ten_thousand: Path) -> None:
+    """As a whole process. It waits for nothing, so its time is that on the processor: others may be busy meanwhile."""
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
     took = []
-    for _ in range(5):
-        began = time.perf_counter()
-        ran = process("-C", ten_thousand, "log")
-        took.append(time.perf_counter() - began)
-        assert ran.code == 0
-        assert len(ran.out.splitlines()) == 22
-    # the promise is about the command, not about who else uses the machine meanwhile: the best of five counts
-    assert min(took) < 0.3, statistics.median(took)
+    for _ in range(10):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        ran = subprocess.run(
+            [sys.executable, "-m", "casckpt", "-C", ten_thousand, "log"],
+            cwd=ROOT,
+            env=outside,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        took.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        assert ran.returncode == 0
+        assert len(ran.stdout.splitlines()) == 22
+    assert min(took) < 0.3
 
 
 @pytest.mark.parametrize(

@@ -60,8 +60,5 @@ def command(context: click.Context, path: str | None, steps: int | None, short: 
 
 def _free_place() -> Path:
     """A folder here that does not exist yet: casckpt-demo, casckpt-demo-2, …"""
-    for number in count(1):
-        place = Path("casckpt-demo" if number == 1 else f"casckpt-demo-{number}")
-        if not place.exists():
-            return place
-    raise AssertionError("counting has no end")
+    places = (Path("casckpt-demo" if number == 1 else f"casckpt-demo-{number}") for number in count(1))
+    return next(place for place in places if not place.exists())
