@@ -338,3 +338,12 @@ def test_nothing_of_the_store_imports_numpy_or_torch():
     assert run("import sys, casckpt.store.lmdb_store; print('numpy' in sys.modules, 'torch' in sys.modules)") == (
         "False False\n"
     )
+
+
+def test_lmdb_is_opened_so_that_neither_a_crash_nor_a_full_disk_can_cost_what_was_acknowledged(tmp_path):
+    store = open_store(tmp_path / "store")
+    flags = store._environment._raw.flags()
+    assert flags["sync"] and not flags["writemap"] and not flags["map_async"] and flags["lock"]
+    info = store._environment._raw.info()
+    assert info["map_size"] == MAP_SIZE and info["max_readers"] >= 1024
+    store.close()
