@@ -32,7 +32,6 @@ def run(command: click.Command, arguments: list[str]) -> int:
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
-        _discard_output()  # nobody waits for the rest, and a pipe that nobody reads would hold us up
         return _say(session, "interrupted", f"interrupted; {session.done}", INTERRUPTED)
     except BrokenPipeError:
         _discard_output()

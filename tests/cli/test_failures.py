@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import array
+import fcntl
 import inspect
-import os
 import signal
 import subprocess
 import sys
+import termios
+import time
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +215,13 @@ def test_an_interrupt_says_what_was_done(at: Casckpt, history: History, monkeypa
         assert said in ran.err
 
 
+def in_pipe(descriptor: int) -> int:
+    """Bytes that wait to be read."""
+    count = array.array("i", [0])
+    fcntl.ioctl(descriptor, termios.FIONREAD, count)
+    return count[0]
+
+
 def test_an_interrupted_process_ends_with_130_and_no_traceback(tmp_path: Path) -> None:
     long_history(tmp_path / "s", 2000)
     running = subprocess.Popen(
@@ -221,7 +231,10 @@ def test_an_interrupted_process_ends_with_130_and_no_traceback(tmp_path: Path) -
         stderr=subprocess.PIPE,
     )
     assert running.stdout is not None
-    os.read(running.stdout.fileno(), 1)  # it writes, and nobody reads on: the pipe fills up and it waits
+    before = -1
+    while (waiting := in_pipe(running.stdout.fileno())) == 0 or waiting != before:
+        before = waiting
+        time.sleep(0.2)  # nobody reads: the pipe fills up, and it waits
     running.send_signal(signal.SIGINT)
     assert running.wait(timeout=PATIENCE) == 130  # and still nobody reads
     _, err = running.communicate()
