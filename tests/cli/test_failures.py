@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import fcntl
 import inspect
+import os
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from casckpt.history.repository import History
 from casckpt.history.retention import Keep
 from casckpt.store.lmdb_store import LmdbStore, open_store
 from tests.cli.conftest import Casckpt
-from tests.cli.stores import long_history
+from tests.cli.stores import commit, long_history, make_history
 from tests.processes import PATIENCE, ROOT
 
 ERRORS = sorted(
@@ -269,6 +270,21 @@ def test_a_full_disk_behind_stdout_is_one_line(tmp_path: Path) -> None:
     assert ended.returncode == 70
     assert ended.stderr.count("\n") == 1
     assert "No space left on device" in ended.stderr
+
+
+def test_an_output_that_knows_no_such_letter_still_shows_the_rest(tmp_path: Path) -> None:
+    with make_history(tmp_path / "s") as history:
+        commit(history, {"m": b"x"}, "warm-up \u2192 done")
+    ended = subprocess.run(
+        [sys.executable, "-m", "casckpt", "-C", tmp_path / "s", "log"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "warm-up ? done" in ended.stdout
 
 
 def test_an_interrupt_before_anything_began_is_130(casckpt: Casckpt, monkeypatch: pytest.MonkeyPatch) -> None:
