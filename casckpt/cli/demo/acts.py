@@ -190,7 +190,7 @@ def _spike(plan: Plan, run: Training, ckpt: casckpt.Checkpointer, batches: Itera
 
 
 def _prune(ckpt: casckpt.Checkpointer) -> dict[str, Any]:
-    """A policy, gc, and every commit that is still there loaded whole."""
+    """A policy, gc, and every commit that is still there loaded, with all that is left of it."""
     repo = ckpt.repo
     before = repo.stats().stored
     keep = casckpt.Keep(last=2, best={"loss": ("min", 1)}, parts={"optimizer": casckpt.Keep(last=1)})
@@ -200,8 +200,8 @@ def _prune(ckpt: casckpt.Checkpointer) -> dict[str, Any]:
     taken = time.perf_counter() - began
     loaded = 0
     for decision in report.kept:
-        state = repo.load(decision.id, paths=[f"{part}.*" for part in ("model", "rng")])
-        loaded += bool(state["model"]) and bool(state["rng"])
+        held = [part.name for part in repo.parts(decision.id) if not part.released]
+        loaded += "model" in held and list(repo.load(decision.id, paths=held)) == held
     return {
         "commits": len(report.decisions),
         "kept": len(report.kept),
