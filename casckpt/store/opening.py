@@ -281,6 +281,7 @@ def _lmdb_environment(path: Path, map_size: int) -> lmdb.Environment:
         max_dbs=_MAX_DATABASES,
         max_spare_txns=0,  # a spare transaction would be inherited by a fork
         mode=0o666,
+        lib_version=0,  # LMDB 0.9, whatever the process's default for new files: the format of data version 1
     )
 
 

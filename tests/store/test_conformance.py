@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import tempfile
 from pathlib import Path
@@ -185,6 +186,12 @@ def test_a_closed_writer_publishes_nothing(store):
 def test_what_a_writer_hands_out_survives_its_later_changes(tmp_path):
     store = open_store(tmp_path / "store")
     with store.write(durable=False, room=None) as writer:
+        for number in range(5):
+            writer.put(Space.NODE, b"%d" % number, b"%d" % number * 100)
+        small = [value for _, value in writer.items(Space.NODE)]
+        for number in range(5):  # the page is packed anew after each
+            writer.delete(Space.NODE, b"%d" % number)
+        assert small == [b"%d" % number * 100 for number in range(5)]
         writer.put(Space.CHUNK, b"key", b"a" * 100_000)
         view = writer.get(Space.CHUNK, b"key")
         writer.delete(Space.CHUNK, b"key")
@@ -210,4 +217,31 @@ def test_both_are_stores(tmp_path):
     with made[0].write(durable=False, room=None) as writer, made[0].read() as reader:
         typed: tuple[Writer, Reader] = (writer, reader)
         assert typed
+    store.close()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_an_iteration_goes_on_to_the_next_key_there_is_whatever_was_changed_meanwhile(tmp_path, seed):
+    chance = random.Random(seed)
+    reverse = bool(seed % 2)
+    store = open_store(tmp_path / "store")
+    with store.write(durable=False, room=None) as writer:
+        model = {b"%06d" % chance.randrange(10**6) for _ in range(1500)}
+        for key in model:
+            writer.put(Space.NODE, key, b"x" * chance.choice([5, 50, 900, 3000]))
+        last = None
+        for turn, key in enumerate(writer.keys(Space.NODE, reverse=reverse)):
+            left = [one for one in model if last is None or (one < last if reverse else one > last)]
+            assert key == (max(left) if reverse else min(left))
+            last = key
+            near = b"%06d" % max(0, int(key) + chance.randrange(-50, 50))
+            for change in chance.choices([key, near, chance.choice(sorted(model))], k=2):
+                if chance.random() < 0.5:
+                    writer.delete(Space.NODE, change)
+                    model.discard(change)
+                else:
+                    writer.put(Space.NODE, change, b"y" * chance.choice([5, 900]))
+                    model.add(change)
+            if turn == 100:
+                break
     store.close()
