@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from casckpt.errors import PolicyError, StateError
 
 
@@ -28,7 +30,9 @@ class Metrics:
         found = self._given[name]
         if type(found) is not float:
             try:
-                found = float(found() if callable(found) else found)
+                found = found() if callable(found) else found
+                # item(), since float() warns of a tensor that requires a gradient, as a loss does
+                found = float(found.item() if isinstance(found, torch.Tensor) else found)
             except (TypeError, ValueError, RuntimeError) as error:
                 raise StateError(
                     f"this metric is no number: {error}",
