@@ -7,8 +7,7 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +21,39 @@ STEPS = 24
 PATIENCE = 120
 
 
-@contextmanager
-def started(store: Path, loader: str, every: int = 1) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "tests.training.child", str(store), loader, str(STEPS), str(every)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+class Training:
+    """The training script as a process. It writes to a file: its workers, which outlive it, would keep a pipe open."""
 
+    def __init__(self, store: Path, loader: str, every: int) -> None:
+        said = store.with_suffix(".said")
+        command = [sys.executable, "-m", "tests.training.child", str(store), loader, str(STEPS), str(every)]
+        with said.open("w") as out:
+            self.process = subprocess.Popen(command, cwd=ROOT, stdout=out)
+        self._lines = said.open()
 
-def listen(process: subprocess.Popen[str]) -> list[Any]:
-    assert process.stdout is not None
-    found: list[Any] = json.loads(process.stdout.readline())
-    return found
+    def listen(self) -> list[Any]:
+        """The next thing that it says."""
+        line = self._lines.readline()
+        while not line.endswith("\n"):
+            assert self.process.poll() is None, "it ended"
+            time.sleep(0.002)
+            line += self._lines.readline()
+        found: list[Any] = json.loads(line)
+        return found
 
+    def rest(self) -> list[list[Any]]:
+        """What it says until it ends."""
+        self.process.wait(PATIENCE)
+        lines = self._lines.read().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]  # the last one may have been cut short
 
-def rest(process: subprocess.Popen[str]) -> list[list[Any]]:
-    output, _ = process.communicate(timeout=PATIENCE)
-    return [json.loads(line) for line in output.splitlines()]
+    def __enter__(self) -> Training:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._lines.close()
 
 
 def whole(store: Path, loader: str) -> list[list[Any]]:
@@ -55,16 +68,16 @@ def test_a_killed_run_ends_as_the_one_that_was_not(tmp_path: Path, loader: str) 
     chance = random.Random(loader)
     seen: dict[int, list[Any]] = {}
     for _ in range(2):
-        with started(tmp_path / "killed", loader) as process:
-            _, step = listen(process)
+        with Training(tmp_path / "killed", loader, 1) as training:
+            _, step = training.listen()
             assert step >= max(seen, default=0) - 1, "at most the step that was being committed is lost"
             for _ in range(chance.randint(3, 9)):
-                said = listen(process)
+                said = training.listen()
                 assert seen.setdefault(said[0], said) == said, "a step that is made again is the same"
-            process.kill()  # its commit may have begun, or not
-            for said in rest(process):
+            training.process.kill()  # its commit may have begun, or not
+            for said in training.rest():
                 seen.setdefault(said[0], said)
-            assert process.returncode == -signal.SIGKILL
+            assert training.process.returncode == -signal.SIGKILL
     (_, step), *steps, weights = whole(tmp_path / "killed", loader)
     assert max(seen) - 1 <= step <= max(seen) < STEPS
     seen |= {said[0]: said for said in steps}
@@ -73,12 +86,12 @@ def test_a_killed_run_ends_as_the_one_that_was_not(tmp_path: Path, loader: str) 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_is_acted_on_after_the_next_commit(tmp_path: Path, number: signal.Signals) -> None:
-    with started(tmp_path / "run", "own", every=1000) as process:
+    with Training(tmp_path / "run", "own", 1000) as training:
         for _ in range(4):
-            listen(process)
-        process.send_signal(number)
-        last, *_ = [3, *(said[0] for said in rest(process))][-1:]
-        assert process.returncode == -number, "what it was before takes its course"
+            training.listen()
+        training.process.send_signal(number)
+        last, *_ = [3, *(said[0] for said in training.rest())][-1:]
+        assert training.process.returncode == -number, "what it was before takes its course"
     with casckpt.open(tmp_path / "run", create=False) as repo:
         commit = repo.resolve()
         assert commit.step == last < STEPS

@@ -187,3 +187,19 @@ def test_the_place_in_the_loader_can_come_back_without_the_generators(repo: Repo
         rest = [batch.tolist() for batch in ckpt.batches()]
         assert rest == [batch for _, batch, *_ in expected.seen[4:]]
         assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_compiled_model_resumes_as_it_was(repo: Repository) -> None:
+    """In a new process before it is compiled, and beside one that was compiled only later."""
+    expected = uninterrupted("own", EPOCH + 3)
+    for number, compiles in enumerate((True, False, True)):
+        run = Run("own", seed=number)
+        plain = run.model
+        if compiles:
+            run.model = torch.compile(plain, backend="eager")  # type: ignore[assignment]
+        with run.checkpointer(repo) as ckpt:
+            step = ckpt.resume()
+            run.go(ckpt, step, min(step + 3, EPOCH + 3))
+        run.model = plain
+        assert run.seen == expected.seen[step : step + 3]
+    assert same_weights(run, expected)
