@@ -82,15 +82,23 @@ class LmdbReader:
             f"{self._environment.path}: its database is damaged: {error}", remedy="restore the store from a backup"
         )
 
-    def get(self, space: Space, key: bytes) -> memoryview | None:
-        """The value under `key`, or None."""
+    def _view(self, space: Space, key: bytes) -> memoryview | None:
         try:
-            value = self._raw().get(key, db=self._databases[space])
+            return self._raw().get(key, db=self._databases[space])
         except lmdb.BadValsizeError:
             return None  # no key can be empty or that long
         except lmdb.Error as error:
             raise self._damaged(error) from error
+
+    def get(self, space: Space, key: bytes) -> memoryview | None:
+        """The value under `key`, or None."""
+        value = self._view(space, key)
         return None if value is None else self._own(value)
+
+    def size(self, space: Space, key: bytes) -> int | None:
+        """Length in bytes of the value, without copying it; None where absent."""
+        value = self._view(space, key)
+        return None if value is None else len(value)
 
     def has(self, space: Space, key: bytes) -> bool:
         """Whether there is a value under `key`, without touching it."""

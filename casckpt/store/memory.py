@@ -40,6 +40,10 @@ class MemoryReader:
     def has(self, space: Space, key: bytes) -> bool:
         return key in self._live[space]
 
+    def size(self, space: Space, key: bytes) -> int | None:
+        value = self._live[space].get(key)
+        return None if value is None else len(value)
+
     def keys(self, space: Space, start: bytes = b"", *, reverse: bool = False) -> Iterator[bytes]:
         ordered = sorted(self._live[space], reverse=reverse)
         if reverse:

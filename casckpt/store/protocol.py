@@ -67,6 +67,9 @@ class Reader(Protocol):
     def has(self, space: Space, key: bytes) -> bool:
         """Whether there is a value under `key`, without touching it."""
 
+    def size(self, space: Space, key: bytes) -> int | None:
+        """Length in bytes of the value, without copying or touching more than its first page; None where absent."""
+
     def keys(self, space: Space, start: bytes = b"", *, reverse: bool = False) -> Iterator[bytes]:
         """Keys from the first one >= `start` up; reversed, from the last one < `start` (empty: the end) down."""
 

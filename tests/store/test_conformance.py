@@ -101,6 +101,7 @@ class Conformance(RuleBasedStateMachine):
             assert list(reader.keys(space, start, reverse=reverse)) == list(model.keys(space, start, reverse=reverse))
             assert reader.has(space, start) == model.has(space, start)
             assert reader.get(space, start) == model.get(space, start)
+            assert reader.size(space, start) == model.size(space, start)
 
     @rule()
     def reopen(self) -> None:
@@ -119,6 +120,8 @@ class Conformance(RuleBasedStateMachine):
 def agree(reader: Reader, model: Reader) -> None:
     for space in SPACES:
         assert reader.count(space) == model.count(space)
+        for key, value in model.items(space):
+            assert reader.size(space, key) == model.size(space, key) == len(value)
         for reverse in (False, True):
             assert list(reader.items(space, reverse=reverse)) == list(model.items(space, reverse=reverse))
 
@@ -142,6 +145,7 @@ def test_a_key_of_impossible_length_is_refused_on_put_and_absent_otherwise(store
         assert not writer.delete(Space.CHUNK, key)
         assert not writer.has(Space.CHUNK, key)
         assert writer.get(Space.CHUNK, key) is None
+        assert writer.size(Space.CHUNK, key) is None
 
 
 def test_a_reader_and_its_iterators_refuse_after_its_end(store):
@@ -153,6 +157,7 @@ def test_a_reader_and_its_iterators_refuse_after_its_end(store):
     for use in (
         lambda: reader.get(Space.CHUNK, b"0"),
         lambda: reader.has(Space.CHUNK, b"0"),
+        lambda: reader.size(Space.CHUNK, b"0"),
         lambda: reader.keys(Space.CHUNK),
         lambda: list(reader.items(Space.CHUNK)),
         lambda: reader.count(Space.CHUNK),
