@@ -125,7 +125,7 @@ def test_tensors_and_containers_stay_the_objects_that_they_are(repo: Repository)
 
 def test_only_chunks_that_differ_are_read(repo: Repository) -> None:
     live = torch.arange(10_000, dtype=torch.int32)
-    commit = repo.commit({"t": live})
+    commit = repo.commit({"t": live, "piece": live[10:9000]})
     saved = live.clone()
     live[5000] = -1
     store = repo.store
@@ -142,6 +142,11 @@ def test_only_chunks_that_differ_are_read(repo: Repository) -> None:
     repo.restore({"t": live}, commit.id)
     assert torch.equal(live, saved)
     assert len(read) == 1, "one chunk alone differs"
+    read.clear()
+    live[5000] = -1
+    repo.restore({"piece": live[10:9000]}, commit.id)
+    assert torch.equal(live, saved)
+    assert len(read) == 3, "that one, and those at both ends, of which a part is the tensor's"
 
 
 def _spans() -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
@@ -152,6 +157,7 @@ def _spans() -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         "transposed": (base[:600].view(20, 30).t(), torch.zeros(30, 20)),
         "transposed alike": (base[:600].view(20, 30).t(), torch.zeros(20, 30).t()),
         "strided": (base[:600:2], torch.zeros(300)),
+        "into gaps": (base[:300], torch.zeros(600)[::2]),
         "strided alike": (base[:600:2], torch.zeros(600)[::2]),
         "expanded": (base[:7].expand(5, 7), torch.zeros(5, 7)),
         "permuted with ones": (base[:12].view(3, 1, 4), torch.zeros(3, 4, 1).transpose(1, 2)),

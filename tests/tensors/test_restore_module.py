@@ -101,6 +101,7 @@ def test_wrappers_are_seen_through_on_both_sides(repo: Repository, saved_kind: s
         (["w"], ["module.w", "n"], {"w": "module.w"}),
         (["a._orig_mod.w"], ["a.w"], {"a._orig_mod.w": "a.w"}),
         (["a.module.w"], ["a.w"], {}),
+        (["w", "module._orig_mod.w"], ["w", "module.w"], {"w": "w", "module._orig_mod.w": "module.w"}),
         (["w", "module.w"], ["w"], {"w": "w"}),
         (["w"], ["w", "module.w"], {"w": "w"}),
         (["x"], [], {}),

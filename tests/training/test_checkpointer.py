@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +36,7 @@ from casckpt.tensors.repository import Repository
 from casckpt.training.due import Due, Metrics
 from casckpt.training.upkeep import Upkeep
 from tests.equality import assert_same
-from tests.training.runs import EPOCH, Numbers, Run
+from tests.training.runs import EPOCH, LOADERS, Numbers, Run
 
 
 @pytest.fixture
@@ -233,6 +234,28 @@ def test_commits_do_not_depend_on_compiling_or_wrapping(repo: Repository) -> Non
         assert_same(dict(model.state_dict()), expected)
 
 
+def test_generators_come_back_without_a_loader(repo: Repository) -> None:
+    with counted(repo) as ckpt:
+        ckpt.save(1)
+        expected = torch.rand(3)
+        ckpt.resume()
+        assert torch.equal(torch.rand(3), expected)
+        ckpt.rollback("HEAD")
+        assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")
+@pytest.mark.parametrize("loader", LOADERS)
+def test_a_commit_draws_nothing(repo: Repository, loader: str) -> None:
+    with Run(loader).checkpointer(repo) as ckpt:
+        for _ in range(2):
+            before = torch.get_rng_state(), random.getstate()
+            ckpt.save(0)
+            assert torch.equal(torch.get_rng_state(), before[0])
+            assert random.getstate() == before[1]
+            next(ckpt.batches())
+
+
 def test_each_commit_carries_the_meta(repo: Repository) -> None:
     with counted(repo, meta={"git": "abc"}) as ckpt:
         assert ckpt.save(1).meta == {"git": "abc"}
@@ -356,8 +379,10 @@ def test_a_commit_that_was_not_made_by_a_checkpointer_gives_its_parts(repo: Repo
     state = torch.get_rng_state()
     generators = casckpt.training.rng.capture()
     repo.commit({"data": {"n": torch.ones(1)}, "progress": good, "rng": {**generators, "torch": 5}})
+    data["n"].zero_()
     with pytest.raises(RestoreMismatchError, match=r"at rng\.torch: the generator does not take the saved state"):
-        counted(repo).resume()
+        casckpt.Checkpointer(repo, data=data, signals=()).resume()
+    assert data["n"] == 0, "generators are tried before anything is restored"
     assert torch.equal(torch.get_rng_state(), state)
     repo.commit({"data": {"n": torch.ones(1)}, "progress": good, "rng": generators})
     with pytest.raises(RestoreMismatchError, match=r"at rng\.epoch_start: 1 batches were delivered"):
