@@ -293,6 +293,15 @@ def test_mappings_of_every_kind_come_back_in_their_order(repo: Repository, live:
     assert_same(live, saved)
 
 
+def test_a_choice_is_made_out_of_mappings_of_every_kind(repo: Repository) -> None:
+    repo.commit(OrderedDict(a=1, inner=defaultdict(int, thing={"value": 2}, other=3)))
+    thing = Thing(0)
+    target = {"a": 0, "inner": {"thing": thing}}
+    repo.restore(target)
+    assert target == {"a": 1, "inner": {"thing": thing}}
+    assert thing.value == 2
+
+
 def test_keys_are_told_apart_by_their_type(repo: Repository) -> None:
     repo.commit({"m": {0: "int", "0": "str", (1, 2): "tuple", torch.float32: "dtype"}})
     live: dict[Any, Any] = {False: "bool"}
