@@ -14,6 +14,8 @@ MIB: Final = 1 << 20
 DEFAULT_CHUNK_SIZE: Final = MIB
 MIN_CHUNK_SIZE: Final = 256
 MAX_CHUNK_SIZE: Final = 64 * MIB
+# How chunks may be compressed, as a store's setting names it.
+CODECS: Final = ("none", "fast", "auto", "small")
 
 # A storage of at most this many bytes (or of one chunk, if that is less) stands in its tensor record itself: an object
 # of its own would take a page of the database.

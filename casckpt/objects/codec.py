@@ -18,7 +18,6 @@ from casckpt.objects.ids import IdScheme, Kind
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-CODECS: Final = ("none", "fast", "auto", "small")
 _LEVEL: Final = {"fast": 1, "auto": 1, "small": 12}
 # The probe: a sample from the middle must shrink to this share, or the whole is stored as it is. Dense floats shrink by
 # some 8 % at 0.4 GB/s, which is not worth its time; ids, masks, counters and zeros shrink by far more.
@@ -47,7 +46,7 @@ def _decompressor() -> zstandard.ZstdDecompressor:
 def compress(raw: memoryview, mode: str) -> bytes | None:
     """`raw` as one zstd frame, or None where that does not pay.
 
-    mode: one of CODECS. "small" skips the probe and works harder.
+    mode: one of limits.CODECS. "small" skips the probe and works harder.
     """
     if mode == "none" or len(raw) < _SMALLEST:
         return None

@@ -153,28 +153,37 @@ class _DataFile:
         size = os.fstat(self._descriptor).st_size
         if size >= (head.last_page + 1) * head.page_size:
             return
-        for entry in self._entries(head, head.main, size):
+        seen: set[int] = set()
+        for entry in self._entries(head, head.main, size, seen):
             if entry.tree is not None:
-                for _ in self._entries(head, entry.tree, size):
+                for _ in self._entries(head, entry.tree, size, seen):
                     pass
-        for _ in self._entries(head, head.free, size):  # a write transaction reads it through the map too
+        for _ in self._entries(head, head.free, size, seen):  # a write transaction reads it through the map too
             pass
 
     def contents(self, head: Head) -> Contents:
         """The format record, by a walk down to it."""
         size = os.fstat(self._descriptor).st_size
-        for entry in self._entries(head, head.main, size):
+        seen: set[int] = set()
+        for entry in self._entries(head, head.main, size, seen):
             if entry.key == Space.META.value and entry.tree is not None:
-                for record in self._entries(head, entry.tree, size):
+                for record in self._entries(head, entry.tree, size, seen):
                     if record.key == FORMAT_KEY:
                         return Contents(empty=False, format=record.value)
         return Contents(empty=head.main.entries == 0, format=None)
 
-    def _entries(self, head: Head, tree: Tree, size: int) -> Iterator[Entry]:
-        """The leaf entries of a tree, each page checked to be in the file and to be what it should."""
+    def _entries(self, head: Head, tree: Tree, size: int, seen: set[int]) -> Iterator[Entry]:
+        """The leaf entries of a tree, each page checked to be in the file and to be what it should.
+
+        seen: the pages of this look so far. None is reached twice, or a few that lead to each other would be read
+            for ever.
+        """
         waiting = [] if tree.root == _EMPTY else [(tree.root, 1)]
         while waiting:
             number, depth = waiting.pop()
+            if number in seen:
+                raise _UnreadableError(f"page {number} is reached in two ways")
+            seen.add(number)
             page = self._page(head, number, size)
             flags = _PAGE.unpack_from(page)[2]
             if flags & _BRANCH:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import os
 import threading
 from collections.abc import Iterator, Mapping
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
 COUNTER_KEY: Final = b"counter"
 # Pages that a commit copies beside what it is given: the path to each changed leaf of each tree, and LMDB's free list.
 _BESIDE: Final = MIB
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 # Every environment with an open LMDB handle, for the child of a fork to find.
 _open: set[Environment] = set()
@@ -105,11 +103,6 @@ class Environment:
     def failed(self) -> bool:
         """Whether a write or a sync failed, so that the store must be opened again."""
         return bool(self._failure)
-
-    @property
-    def busy(self) -> bool:
-        """Whether a transaction is under way."""
-        return bool(self._live)
 
     def forked_error(self) -> ForkedStoreError:
         """What a use in a forked child gets."""
@@ -341,7 +334,7 @@ class Environment:
         code = getattr(error, "code", 0)
         available = filesystem.free_bytes(self.path)
         self._failure = f"{doing}: {error}"
-        if isinstance(error, lmdb.MapFullError) or code in _FULL or available < _BESIDE:
+        if isinstance(error, lmdb.MapFullError) or code in filesystem.FULL or available < _BESIDE:
             raise StoreFullError(
                 f"{doing}, because there is no room: {error}",
                 store=str(self.path),
@@ -373,13 +366,20 @@ class Environment:
             handle.closed = True
             self._gate.wait_for(lambda: not any(one.handle is handle for one in self._live))
 
-    def shut(self) -> None:
-        """Give the environment back to LMDB; only when no transaction is left."""
-        assert not self._live
-        _open.discard(self)
-        unregister(self._opener)  # first, so that whoever finds an opener alive can count on LMDB's lock being held
-        self._raw.close()
-        _give_up(self._raw)
+    def shut(self) -> bool:
+        """Give the environment back to LMDB, and say whether: not while a transaction is left.
+
+        Only once no new one can begin, because the environment has failed or every handle on it is closed. It is asked
+        and done under the gate: a reader that was let in before it failed may not have its transaction yet.
+        """
+        with self._gate:
+            if self._live:
+                return False
+            _open.discard(self)
+            unregister(self._opener)  # first, so that whoever finds an opener alive can count on LMDB's lock being held
+            self._raw.close()
+            _give_up(self._raw)
+            return True
 
     def _abandon(self) -> None:  # pragma: no cover - runs in forked children, which report nothing
         """In a forked child: touch nothing, free nothing, and let no lock of the parent's threads bind us."""

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import errno
 import os
 import resource
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
-from casckpt.errors import NetworkFilesystemError
+from casckpt.errors import NetworkFilesystemError, StoreError, StoreFullError
+
+# How the system says that a file cannot grow: the disk, the quota, or the limit on one file is used up.
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 # f_type of statfs(2), from linux/magic.h and the kernel sources of each. On these, memory maps and locks are not
 # coherent between machines, or not at all.
@@ -61,6 +68,41 @@ def free_bytes(path: Path) -> int:
     """Bytes that an ordinary user may still write there."""
     room = os.statvfs(path)
     return room.f_bavail * room.f_frsize
+
+
+@contextlib.contextmanager
+def system_errors(path: Path, trouble: str) -> Iterator[None]:
+    """Name the store, and what could not be done to it, in what the system refuses, such as a permission.
+
+    Raises:
+        StoreFullError, StoreError
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise StoreFullError(
+                f"{trouble}: the disk has no room", store=str(path), remedy="free some room on the disk"
+            ) from error
+        raise StoreError(f"{trouble}: {error}", store=str(path)) from error
+
+
+def sync_place(path: Path) -> None:
+    """Wait until every folder on the way to `path`, from the root of its file system on, is on the disk.
+
+    Whoever made them may have died before he could see to it, so all are synced, not only those made just now.
+    """
+    device = path.stat().st_dev
+    for folder in path.parents:
+        if folder.stat().st_dev != device:
+            return
+        sync_parent(folder)
+
+
+def sync_parent(folder: Path) -> None:
+    """As `sync_folder`; one that may not be read cannot be synced, and holds entries that somebody else answers for."""
+    with contextlib.suppress(PermissionError):
+        sync_folder(folder)
 
 
 def sync_folder(path: Path) -> None:

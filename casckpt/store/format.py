@@ -11,13 +11,12 @@ from typing import Final
 import msgspec
 
 from casckpt.errors import CorruptObjectError, NewerFormatError, StoreSettingsError
-from casckpt.limits import DEFAULT_CHUNK_SIZE, MAX_CHUNK_SIZE, MIN_CHUNK_SIZE
+from casckpt.limits import CODECS, DEFAULT_CHUNK_SIZE, MAX_CHUNK_SIZE, MIN_CHUNK_SIZE
 from casckpt.objects.ids import SCHEMES, id_scheme
 from casckpt.store.protocol import StoreFormat
 
 FORMAT_VERSION: Final = 1
 FORMAT_KEY: Final = b"format"
-CODECS: Final = ("none", "fast", "auto", "small")
 # Address space, not disk: 16 TiB, of which a 47-bit process can hold several.
 MAP_SIZE: Final = 1 << 44
 MIN_MAP_SIZE: Final = 1 << 20

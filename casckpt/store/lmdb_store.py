@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 import lmdb
 
 from casckpt.errors import CorruptObjectError, StoreBusyError, StoreClosedError
-from casckpt.store import openers
+from casckpt.store import filesystem, openers
 from casckpt.store.environment import Environment, Handle, Transaction
 from casckpt.store.locks import FileLock
 from casckpt.store.opening import Wanted, acquire, release
@@ -261,9 +261,13 @@ class LmdbStore:
     def maintenance(self, *, wait: bool = False) -> Iterator[None]:
         """The one lock for gc, repack and compact, across processes."""
         self._environment.check(self._handle)
-        lock = FileLock(Path(self.path) / "maintenance")
+        path = Path(self.path)
+        with filesystem.system_errors(path, "its maintenance lock cannot be taken"):
+            lock = FileLock(path / "maintenance")
         try:
-            if not lock.acquire(wait=wait):
+            with filesystem.system_errors(path, "its maintenance lock cannot be taken"):
+                held = lock.acquire(wait=wait)
+            if not held:
                 holder = openers.describe(lock.path)
                 raise StoreBusyError(
                     f"gc, repack or compact is under way, or held off by a save: {holder}",

@@ -5,6 +5,7 @@ The lock is the truth, the text in the file is for people. Files are made and ti
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
@@ -49,10 +50,11 @@ def describe(path: Path) -> str:
 
 
 def introduce(lock: FileLock) -> None:
-    """Write into a locked file who holds it."""
+    """Write into a locked file who holds it, if that can be written: a full disk is cured by those who lock."""
     line = msgspec.json.encode(this_process())
-    os.ftruncate(lock.descriptor, 0)
-    os.pwrite(lock.descriptor, line, 0)
+    with contextlib.suppress(OSError):
+        os.ftruncate(lock.descriptor, 0)
+        os.pwrite(lock.descriptor, line, 0)
 
 
 def register(folder: Path) -> FileLock:
@@ -72,27 +74,29 @@ def register(folder: Path) -> FileLock:
 def unregister(lock: FileLock) -> None:
     """Stop being an opener. In a forked child nothing is touched: the file is its parent's."""
     if lock.descriptor >= 0:
-        lock.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what stays behind unlocked is tidied away by the next opener
+            lock.path.unlink()
     lock.release()
 
 
 def live(folder: Path) -> list[Path]:
     """The files of the processes that have the store open."""
-    try:
-        found = sorted((folder / "openers").iterdir())
-    except FileNotFoundError:
-        return []
-    return [path for path in found if is_held(path)]
+    return [path for path in _files(folder) if is_held(path)]
 
 
 def tidy(folder: Path) -> list[Path]:
     """As `live`, and removes what dead processes left; call under the gate, which keeps new ones from registering."""
-    alive = live(folder)
-    try:
-        found = list((folder / "openers").iterdir())
-    except FileNotFoundError:
-        return []
-    for path in found:
-        if path not in alive and not is_held(path):
+    alive = []
+    for path in _files(folder):
+        if is_held(path):
+            alive.append(path)
+        else:
             path.unlink(missing_ok=True)
     return alive
+
+
+def _files(folder: Path) -> list[Path]:
+    try:
+        return sorted((folder / "openers").iterdir())
+    except FileNotFoundError:
+        return []

@@ -60,9 +60,6 @@ _FLOCK: Final = struct.Struct("hhqqi0q")
 _SETTLE_TRIES: Final = 40
 _SETTLE_PAUSE: Final = 0.05
 
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
-_FREE_ROOM: Final = "free some room on the disk, or create it elsewhere"
-
 _lock = threading.Lock()
 _by_file: dict[tuple[int, int], Environment] = {}
 _inherited = False
@@ -85,17 +82,16 @@ class Wanted:
 
 def acquire(path: Path, wanted: Wanted) -> Environment:
     """The environment of the store at `path`, opened or shared; `release` gives it back."""
-    with _lock, _system_errors(path):
+    with _lock, filesystem.system_errors(path, "it cannot be opened"):
         environment = _by_file.get(_identity(path) or (0, 0))
         if environment is not None and environment.failed:
-            if environment.busy:
+            if not _forget(environment):
                 raise StoreBusyError(
                     "it failed, and transactions on it are still under way in this process",
                     store=str(path),
                     holders=("this process",),
                     remedy="end them, then open it again",
                 )
-            _forget(environment)
             environment = None
         if environment is None:
             environment = _open(path, wanted)
@@ -119,10 +115,13 @@ def release(environment: Environment, handle: Handle) -> None:
             _forget(environment)
 
 
-def _forget(environment: Environment) -> None:
+def _forget(environment: Environment) -> bool:
+    """Shut an environment, unless a transaction of it is under way; returns whether it was shut."""
+    if not environment.shut():
+        return False
     for identity in [key for key, value in _by_file.items() if value is environment]:
         del _by_file[identity]
-    environment.shut()
+    return True
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -132,17 +131,6 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return stat.st_dev, stat.st_ino
-
-
-@contextlib.contextmanager
-def _system_errors(path: Path) -> Iterator[None]:
-    """Name the store in what the system refuses, such as a permission."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            raise StoreFullError("the disk has no room for it", store=str(path), remedy=_FREE_ROOM) from error
-        raise StoreError(f"it cannot be opened: {error}", store=str(path)) from error
 
 
 def _open(path: Path, wanted: Wanted) -> Environment:
@@ -156,12 +144,17 @@ def _open(path: Path, wanted: Wanted) -> Environment:
             held = _look(path, wanted)
             if held is not None:
                 wanted.check(str(path), held)
+            else:
+                filesystem.sync_place(path)  # before there is a store in it, so that a store is never without its place
             raw = _open_lmdb(path, fresh if held is None else held)
             undo.callback(raw.close)
             if held is None:
                 _create(path, raw, fresh)
             opener = openers.register(path)
             undo.callback(openers.unregister, opener)
+        # Whoever made its files may have died before he could see to it.
+        filesystem.sync_folder(path)
+        filesystem.sync_parent(path.parent)
         # Past the gate, because this waits for whoever is writing.
         with raw.begin(write=True) as transaction:
             databases = {space: raw.open_db(space.value, txn=transaction) for space in Space}
@@ -307,8 +300,8 @@ def _open_error(path: Path, error: lmdb.Error) -> StoreError:
         return StoreBusyError(
             "something else in this process has it open", store=store, holders=("this process",), remedy="close that"
         )
-    if error.code in _FULL:
-        return StoreFullError("the disk has no room for it", store=store, remedy=_FREE_ROOM)
+    if error.code in filesystem.FULL:
+        return StoreFullError("the disk has no room for it", store=store, remedy="free some room on the disk")
     if error.code == errno.ENOMEM:
         return StoreFailedError(
             f"there is no address space to map it: {error}", store=store, remedy="raise the limit of ulimit -v"
@@ -336,15 +329,13 @@ def _past_the_guard() -> Iterator[None]:
 
 
 def _create(path: Path, raw: lmdb.Environment, format: StoreFormat) -> None:
-    """Write what makes the empty environment a store, whole or not at all, and see it onto the disk."""
+    """Write what makes the empty environment a store, whole or not at all, and see its data onto the disk."""
     with raw.begin(write=True) as transaction:
         databases = {space: raw.open_db(space.value, txn=transaction) for space in Space}
         transaction.put(FORMAT_KEY, encode_format(format), db=databases[Space.META])
         transaction.put(COUNTER_KEY, (1).to_bytes(8, "big"), db=databases[Space.META])
     raw.sync(True)
     reset_mark(path / "mark", Mark(format.uuid, 1))
-    filesystem.sync_folder(path)
-    filesystem.sync_folder(path.parent)
 
 
 def _check_mark(

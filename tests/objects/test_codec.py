@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from casckpt.errors import CorruptObjectError, NewerFormatError
-from casckpt.limits import MIB
+from casckpt.limits import CODECS, MIB
 from casckpt.objects import codec
 from casckpt.objects.frame import Codec, FrameHead, head_size, pack_head, read_frame
 from casckpt.objects.ids import XXH3_128, Kind
@@ -40,7 +40,7 @@ def _framed(raw: bytes, payload: bytes, how: Codec, raw_length: int | None = Non
     return memoryview(pack_head(head) + payload)
 
 
-@given(contents, st.sampled_from(Kind), st.sampled_from(codec.CODECS))
+@given(contents, st.sampled_from(Kind), st.sampled_from(CODECS))
 def test_decode_is_the_inverse_of_encode(raw: bytes, kind: Kind, mode: str) -> None:
     oid = _id(raw, kind)
     frame = memoryview(codec.encode(kind, oid, raw, mode))
@@ -48,7 +48,7 @@ def test_decode_is_the_inverse_of_encode(raw: bytes, kind: Kind, mode: str) -> N
     assert len(frame) <= head_size(16) + len(raw)
 
 
-@given(contents, st.sampled_from(codec.CODECS))
+@given(contents, st.sampled_from(CODECS))
 def test_a_chunk_coded_in_its_buffer_is_decoded_into_another(raw: bytes, mode: str) -> None:
     buffer = memoryview(bytearray(head_size(16) + len(raw)))
     buffer[head_size(16) :] = raw
@@ -69,7 +69,7 @@ def test_what_does_not_shrink_is_stored_as_it_is() -> None:
     assert len(codec.encode(Kind.CHUNK, b"i" * 16, CONTENTS["random in the middle"], "small")) < 41_000
 
 
-@given(st.sampled_from(["text", "random"]), st.sampled_from(codec.CODECS), st.data())
+@given(st.sampled_from(["text", "random"]), st.sampled_from(CODECS), st.data())
 def test_a_changed_byte_never_decodes_to_other_bytes(name: str, mode: str, data: st.DataObject) -> None:
     raw = CONTENTS[name][:2000]
     frame = bytearray(codec.encode(Kind.CHUNK, _id(raw), raw, mode))

@@ -236,8 +236,45 @@ def test_a_tree_that_leads_into_itself_is_told_as_damage(tmp_path):
     file = datafile._DataFile
     head = head_of(path)
     (path / "loop").write_bytes(data)
-    with (path / "loop").open("rb") as opened, pytest.raises(datafile._UnreadableError, match="deeper"):
-        list(file(opened.fileno())._entries(head, datafile.Tree(root, 1), len(data)))
+    with (path / "loop").open("rb") as opened, pytest.raises(datafile._UnreadableError, match="two ways"):
+        list(file(opened.fileno())._entries(head, datafile.Tree(root, 1), len(data), set()))
+
+
+def graft(path, levels, children):
+    """Exchange the main tree for branch pages, each of which refers `children` times to the one after it."""
+    data = bytearray((path / "data.mdb").read_bytes())
+    first = len(data) // PAGE
+    for number in range(first, first + levels):
+        page = bytearray(PAGE)
+        nodes = 0 if number == first + levels - 1 else children
+        flags = datafile._BRANCH if nodes else datafile._LEAF
+        datafile._PAGE.pack_into(page, 0, number, 0, flags, 16 + 2 * nodes, PAGE - 8 * nodes)
+        for node in range(nodes):
+            at = PAGE - 8 * (node + 1)
+            struct.pack_into("=H", page, 16 + 2 * node, at)
+            datafile._NODE.pack_into(page, at, number + 1, 0, 0, 0)
+        data += page
+    for start in (16, PAGE + 16):
+        meta = list(datafile._META.unpack_from(data, start))
+        meta[5] = meta[5][:-8] + struct.pack("=Q", first)
+        meta[6] = first + levels - 1
+        datafile._META.pack_into(data, start, *meta)
+    (path / "data.mdb").write_bytes(data)
+
+
+def test_pages_that_lead_to_each_other_in_many_ways_are_told_as_damage_at_once(tmp_path):
+    """Eight pages of 200 references each to the next are 200^7 ways."""
+    open_store(tmp_path / "store").close()
+    graft(tmp_path / "store", 8, 200)
+    with pytest.raises(CorruptObjectError, match=r"page \d+ is reached in two ways.*backup"):
+        open_store(tmp_path / "store")
+
+
+def test_a_tree_deeper_than_lmdb_could_walk_is_told_as_damage(tmp_path):
+    open_store(tmp_path / "store").close()
+    graft(tmp_path / "store", 40, 1)
+    with pytest.raises(CorruptObjectError, match="deeper"):
+        open_store(tmp_path / "store")
 
 
 def test_a_head_with_an_impossible_page_size_is_told_as_damage(tmp_path):

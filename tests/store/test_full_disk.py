@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import errno
+import os
 
 import lmdb
 import pytest
 
-from casckpt.errors import StoreFailedError, StoreFullError
+from casckpt.errors import StoreBusyError, StoreError, StoreFailedError, StoreFullError
 from casckpt.limits import MIB
 from casckpt.store import filesystem
 from casckpt.store.environment import Environment
 from casckpt.store.lmdb_store import open_store
+from casckpt.store.locks import FileLock
 from casckpt.store.protocol import Space
 from tests.processes import run
 
@@ -59,6 +61,46 @@ def test_free_pages_of_the_file_count_as_room(store, monkeypatch):
             for number in range(9):
                 writer.put(Space.CHUNK, b"%d" % number, b"w" * MIB)
     assert (store._environment.path / "data.mdb").stat().st_size == length
+
+
+@pytest.mark.parametrize("call", ["pwrite", "ftruncate"])
+def test_a_disk_without_a_byte_free_is_cured_by_a_process_that_opens_the_store_and_deletes(tmp_path, monkeypatch, call):
+    """Who holds a lock is told to people only; the disk that has no room for it has none for anything else either."""
+    store = open_store(tmp_path / "store")
+    with store.write(durable=True, room=None) as writer:
+        writer.put(Space.CHUNK, b"key", b"v" * MIB)
+    store.close()
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, call, full)
+    store = open_store(tmp_path / "store", create=False)
+    assert len(store.openers()) == 1
+    with store.maintenance():
+        with pytest.raises(StoreBusyError), store.maintenance():
+            pass
+        with store.write(durable=True, room=None) as writer:
+            assert writer.delete(Space.CHUNK, b"key")
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"), [(errno.ENOSPC, StoreFullError), (errno.EACCES, StoreError), (errno.ENOLCK, StoreError)]
+)
+@pytest.mark.parametrize("what", ["__init__", "acquire"])
+def test_a_maintenance_lock_that_the_system_refuses_names_the_store(store, monkeypatch, code, expected, what):
+    def refuse(*args, **kwargs):
+        raise OSError(code, "refused")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FileLock, what, refuse)
+        with pytest.raises(expected, match=f"{store.path}: its maintenance lock"), store.maintenance():
+            pytest.fail("the block must not run")
+    with pytest.raises(FileNotFoundError, match="of the block"), store.maintenance():
+        raise FileNotFoundError("of the block")  # is not the store's to name
+    with store.maintenance():
+        pass
 
 
 def test_a_file_that_cannot_grow_loses_nothing_and_is_cured_by_deleting(tmp_path):

@@ -139,6 +139,51 @@ def test_a_data_file_alone_is_a_store(tmp_path):
     copy.close()
 
 
+@pytest.fixture
+def synced(monkeypatch):
+    """The folders that are synced, in order; LMDB syncs its file itself."""
+    seen, real = [], filesystem.sync_folder
+
+    def sync_folder(path):
+        real(path)
+        seen.append(path)
+
+    monkeypatch.setattr(filesystem, "sync_folder", sync_folder)
+    return seen
+
+
+def test_every_folder_on_the_way_to_a_new_store_is_on_the_disk_before_the_store_is(tmp_path, synced, monkeypatch):
+    create, before = opening._create, []
+
+    def created(*args):
+        before.extend(synced)
+        create(*args)
+
+    monkeypatch.setattr(opening, "_create", created)
+    path = tmp_path / "a/b/store"
+    (tmp_path / "a").mkdir()  # by somebody who did not see to it
+    open_store(path).close()
+    assert {path.parent, tmp_path / "a", tmp_path} <= set(before)
+    assert path in synced and synced.index(path) >= len(before)
+
+
+def test_a_store_whose_creator_died_before_its_folder_was_synced_is_synced_by_the_next_to_open_it(tmp_path, synced):
+    open_store(tmp_path / "store").close()
+    synced.clear()
+    open_store(tmp_path / "store", create=False).close()
+    assert {tmp_path / "store", tmp_path} <= set(synced)
+
+
+def test_a_folder_above_the_store_that_may_not_be_read_is_no_trouble(tmp_path, monkeypatch):
+    def sync_folder(path):
+        if path != tmp_path / "store":
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(filesystem, "sync_folder", sync_folder)
+    for create in (True, False):
+        open_store(tmp_path / "store", create=create).close()
+
+
 @pytest.mark.parametrize("left", [["gate"], ["gate", "openers", "lock.mdb"], ["gate", "data.mdb"]])
 def test_a_creation_that_was_cut_off_is_begun_again(tmp_path, left):
     path = tmp_path / "store"
@@ -227,7 +272,12 @@ def test_what_the_system_refuses_names_the_store(tmp_path, monkeypatch):
 
         return make
 
-    for code, expected in ((errno.EACCES, StoreError), (errno.EROFS, StoreError), (errno.ENOSPC, StoreFullError)):
+    for code, expected in (
+        (errno.EACCES, StoreError),
+        (errno.EROFS, StoreError),
+        (errno.ENOSPC, StoreFullError),
+        (errno.EFBIG, StoreFullError),
+    ):
         with monkeypatch.context() as patch:
             patch.setattr(opening.Path, "mkdir", refuse(code))
             with pytest.raises(expected, match=f"{tmp_path}/store"):
@@ -241,6 +291,7 @@ def test_what_the_system_refuses_names_the_store(tmp_path, monkeypatch):
         (errno.EACCES, StoreError),
         (errno.ENOMEM, StoreFailedError),
         (errno.ENOSPC, StoreFullError),
+        (errno.EFBIG, StoreFullError),
         (errno.EIO, StoreError),
     ],
 )

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from casckpt.errors import StoreBusyError, StoreClosedError, StoreError
+from casckpt.store.environment import Environment
 from casckpt.store.lmdb_store import open_store
 from casckpt.store.protocol import Space
 from tests.processes import run
@@ -174,7 +175,7 @@ def test_a_reader_that_was_dropped_unclosed_holds_nothing_up(store):
     next(going)
     del reader, going
     gc.collect()
-    assert not store._environment.busy
+    assert not store._environment._live
 
 
 def test_a_writer_waiting_for_its_turn_is_refused_when_the_store_closes(store):
@@ -249,3 +250,33 @@ def test_more_readers_than_there_is_room_for_are_told_and_the_next_may_read_when
     for reader in readers:
         assert reader.count(Space.REF) == 0
         reader.close()
+
+
+def test_a_failed_environment_is_not_shut_under_a_reader_that_is_just_beginning(store, monkeypatch):
+    let_in, shut = threading.Event(), threading.Event()
+    begin, real = Environment._begin_read, Environment.shut
+
+    def begin_slowly(self):
+        let_in.set()
+        shut.wait(0.3)  # as long as it takes whoever shuts it without asking
+        return begin(self)
+
+    def told(self):
+        done = real(self)
+        shut.set()
+        return done
+
+    monkeypatch.setattr(Environment, "_begin_read", begin_slowly)
+    monkeypatch.setattr(Environment, "shut", told)
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(store.read)
+        assert let_in.wait(60)
+        store._environment._failure = "a write failed"
+        with pytest.raises(StoreBusyError, match="under way in this process"):
+            open_store(store.path)
+        with reading.result(60) as reader:
+            assert reader.count(Space.META) == 2
+    again = open_store(store.path)
+    with again.read() as reader:
+        assert reader.count(Space.META) == 2
+    again.close()
