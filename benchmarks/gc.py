@@ -66,7 +66,7 @@ def write_on(path: str, stop: multiprocessing.Event, results: multiprocessing.Qu
 def run(chunks: int) -> dict[str, object]:
     spawn = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "store")
+        path = str(Path(folder) / "store")
         with casckpt.open(path, chunk_size=CHUNK, codec="none") as repo:
             repo.commit({"live": np.arange(100_000)}, "live")
             dead = np.random.default_rng(0).integers(0, 255, chunks * CHUNK, dtype=np.uint8)

@@ -31,12 +31,19 @@ MAX_DEPTH: Final = 100
 # One node, tree page or commit. A node of 64 Mi chunk ids of 32 bytes is 2 GiB; LMDB values end at 4 GiB.
 MAX_OBJECT_BYTES: Final = 1 << 31
 MAX_DIMENSIONS: Final = 64
+# A size, stride or offset.
+MAX_EXTENT: Final = 1 << 62
+# Tree objects of one state: at some 32 KiB each, the trees of a state of tens of millions of tensors.
+MAX_STATE_TREES: Final = 1 << 18
 
 # -- commits and refs --------------------------------------------------------------------------------------------------
 MAX_REF_NAME: Final = 200
 MAX_MESSAGE: Final = 64 * KIB
 MAX_COMMIT_META: Final = 256 * KIB
 MAX_METRICS: Final = 4096
+MAX_METRIC_NAMES: Final = 256 * KIB
+# A commit: metadata, message, names and values of metrics, and a MiB for all the rest.
+MAX_COMMIT: Final = MAX_COMMIT_META + MAX_MESSAGE + MAX_METRIC_NAMES + MIB
 MIN_ID_PREFIX: Final = 4
 
 # -- writing -----------------------------------------------------------------------------------------------------------

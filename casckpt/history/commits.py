@@ -10,7 +10,7 @@ from typing import cast
 
 from casckpt.history.fetch import Objects
 from casckpt.history.plain import from_value
-from casckpt.history.records import Figures, get_figures, get_mark
+from casckpt.history.records import Figures, Mark, get_figures, get_mark
 from casckpt.objects.commit import CommitObject
 
 
@@ -35,6 +35,25 @@ class Commit:
     pruned: bool
     released: tuple[str, ...]
     figures: Figures | None = field(compare=False)
+
+
+def present(oid: bytes, stored: CommitObject, mark: Mark, figures: Figures | None) -> Commit:
+    """A stored commit as people meet it."""
+    return Commit(
+        id=oid.hex(),
+        parents=tuple(parent.hex() for parent in stored.parents),
+        tree=stored.tree.hex(),
+        branch=stored.branch,
+        step=stored.step,
+        metrics=dict(stored.metrics),
+        message=stored.message,
+        time=datetime.fromtimestamp(stored.time / 1e9, UTC),
+        host=stored.host,
+        meta=cast(dict[str, object], from_value(stored.meta)),
+        pruned=mark.pruned,
+        released=mark.released,
+        figures=figures,
+    )
 
 
 class Walk:
@@ -80,23 +99,8 @@ class CommitReader:
 
     def load(self, oid: bytes) -> Commit:
         """The commit with what is known of it today."""
-        stored = self.stored(oid)
-        mark = get_mark(self.objects.reader, oid)
-        return Commit(
-            id=oid.hex(),
-            parents=tuple(parent.hex() for parent in stored.parents),
-            tree=stored.tree.hex(),
-            branch=stored.branch,
-            step=stored.step,
-            metrics=dict(stored.metrics),
-            message=stored.message,
-            time=datetime.fromtimestamp(stored.time / 1e9, UTC),
-            host=stored.host,
-            meta=cast(dict[str, object], from_value(stored.meta)),
-            pruned=mark.pruned,
-            released=mark.released,
-            figures=get_figures(self.objects.reader, oid),
-        )
+        reader = self.objects.reader
+        return present(oid, self.stored(oid), get_mark(reader, oid), get_figures(reader, oid))
 
     def walk(self, tips: Iterable[bytes]) -> Iterator[bytes]:
         """Ids of the commits that the tips lead to, the newest first, each after the commit that led to it."""

@@ -9,7 +9,7 @@ from itertools import zip_longest
 from casckpt.history.fetch import Objects
 from casckpt.history.plain import from_value
 from casckpt.objects.node import NodeRef
-from casckpt.objects.paths import child, leaves
+from casckpt.objects.paths import child, leaves, readable
 from casckpt.objects.tree import canonical, expand, shallow
 from casckpt.objects.values import ArrayRecord, BlobRecord, Map, Paged, Record, TensorRecord, TreeRef, Typed, Value
 
@@ -162,5 +162,5 @@ def describe(value: Value) -> str:
         return f"{'str' if value.text else 'bytes'} of {_length(value)} bytes"
     if isinstance(value, Typed):
         return f"{value.name} {describe(value.value)}"
-    text = repr(from_value(value))
+    text = readable(from_value(value))
     return text if len(text) <= 60 else text[:57] + "..."

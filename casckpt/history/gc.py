@@ -8,21 +8,24 @@ over a snapshot, and deleted in short transactions. Each of those first walks wh
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from casckpt.history.fetch import Objects
-from casckpt.history.records import Mark, move_gc_epoch, put_mark, reflog_next
+from casckpt.history.records import Mark, add_mark, get_mark, move_gc_epoch, reflog_next
 from casckpt.history.walk import Live, reach, reach_commits, roots
-from casckpt.limits import GC_LOCK_HELD, GC_REST
+from casckpt.limits import GC_LOCK_HELD, GC_REST, WRITE_BATCH
 from casckpt.objects.ids import IdScheme
-from casckpt.store.protocol import Reader, Space, Store, Writer
+from casckpt.store.protocol import Reader, Space, Store
 
 # Commits last: as long as a dead commit is there, its mark is there.
 _OBJECTS = (Space.CHUNK, Space.NODE, Space.TREE, Space.COMMIT)
 _SWEPT = (Space.CHUNK, Space.NODE, Space.TREE, Space.FIGURES, Space.COMMIT, Space.MARK)
 # How many entries are deleted between two looks at the clock.
-_STRIDE = 64
+_STRIDE = 16
+# The most entries that are looked at before a deleting transaction.
+_BATCH = 16384
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage's name, how much of it is done, and how much there is."""
@@ -51,7 +54,7 @@ def collect(store: Store, scheme: IdScheme, *, dry_run: bool = False, progress: 
 
     Raises:
         StoreBusyError: gc, repack or compact is under way elsewhere.
-        MissingObjectError, CorruptObjectError: something live cannot be read; nothing was deleted.
+        MissingObjectError, CorruptObjectError: something live cannot be read; nothing live was deleted.
     """
     began = time.monotonic()
     with store.maintenance():
@@ -61,7 +64,12 @@ def collect(store: Store, scheme: IdScheme, *, dry_run: bool = False, progress: 
         progress("looking for what is live", 0, 0)
         with store.read() as snapshot:
             seen = reflog_next(snapshot)
-            reach(Objects(snapshot, scheme), roots(snapshot), live)
+            objects = Objects(snapshot, scheme)
+            reach(objects, roots(snapshot), live)
+            if not dry_run:
+                # a reflog may have been expired since the marking: what it kept alive waits for the next gc
+                unmarked = [oid for oid in _unreachable(snapshot, live) if not get_mark(snapshot, oid).pruned]
+                reach(objects, unmarked, live)
             dead = {space: _dead_keys(snapshot, space, live) for space in _SWEPT}
             size = scheme.size
             freed = _stored_bytes(snapshot, dead, size) if dry_run else 0
@@ -86,7 +94,7 @@ def _mark_unreachable(store: Store, scheme: IdScheme) -> None:
     with store.read() as snapshot:
         seen = reflog_next(snapshot)
         reach_commits(Objects(snapshot, scheme), roots(snapshot), live)
-        unreachable = [oid for oid in snapshot.keys(Space.COMMIT) if oid not in live.commits]
+        unreachable = _unreachable(snapshot, live)
     if not unreachable:
         return
     with store.write(durable=False, room=None) as writer:
@@ -94,7 +102,11 @@ def _mark_unreachable(store: Store, scheme: IdScheme) -> None:
         reach_commits(Objects(writer, scheme), roots(writer, since=seen), live)
         for oid in unreachable:
             if oid not in live.commits:
-                put_mark(writer, oid, Mark(True, ()))
+                add_mark(writer, oid, Mark(True, ()))
+
+
+def _unreachable(reader: Reader, live: Live) -> list[bytes]:
+    return [oid for oid in reader.keys(Space.COMMIT) if oid not in live.commits]
 
 
 def _dead_keys(reader: Reader, space: Space, live: Live) -> bytes:
@@ -110,8 +122,7 @@ def _stored_bytes(reader: Reader, dead: dict[Space, bytes], size: int) -> int:
     total = 0
     for space in _OBJECTS:
         for key in _split(dead[space], size):
-            value = reader.get(space, key)
-            total += 0 if value is None else len(value)
+            total += reader.size(space, key) or 0
     return total
 
 
@@ -131,19 +142,18 @@ class _Sweep:
         """Delete what is still not live; returns the bytes of the frames deleted."""
         freed = 0
         pending = ((space, key) for space, keys in dead.items() for key in _split(keys, self._scheme.size))
-        more = self._total > 0
-        while more:
-            with self._store.read() as reader:  # most of what is new is walked before the writer lock is taken
-                self._catch_up(reader)
+        batch: deque[tuple[Space, bytes, int]] = deque()
+        while self._fill(pending, batch):
             with self._store.write(durable=False, room=None) as writer:
                 self._catch_up(writer)
                 move_gc_epoch(writer)
                 stop = time.monotonic() + GC_LOCK_HELD
-                more = False
-                for number, (space, key) in enumerate(pending, 1):
-                    freed += self._delete(writer, space, key)
-                    if number % _STRIDE == 0 and time.monotonic() > stop:
-                        more = True
+                while batch:
+                    space, key, size = batch.popleft()
+                    if not self._live.holds(space, key) and writer.delete(space, key) and space in _OBJECTS:
+                        freed += size
+                    self._done += 1
+                    if self._done % _STRIDE == 0 and time.monotonic() > stop:
                         break
             self._progress("deleting what is not", self._done, self._total)
             time.sleep(GC_REST)
@@ -152,16 +162,23 @@ class _Sweep:
                 move_gc_epoch(writer)
         return freed
 
-    def _delete(self, writer: Writer, space: Space, key: bytes) -> int:
-        self._done += 1
-        if self._live.holds(space, key):
-            return 0
-        value = writer.get(space, key)
-        if value is None:
-            return 0
-        size = len(value)
-        writer.delete(space, key)
-        return size if space in _OBJECTS else 0
+    def _fill(self, pending: Iterator[tuple[Space, bytes]], batch: deque[tuple[Space, bytes, int]]) -> bool:
+        """Look at the next victims before the writer lock is taken; False once there are none.
+
+        Deleting a value touches it, and finding its length reads it: from a cold disk both would take far longer than
+        the lock may be held.
+        """
+        size = 0
+        with self._store.read() as reader:
+            self._catch_up(reader)
+            while len(batch) < _BATCH and size < WRITE_BATCH:
+                space, key = next(pending, (None, b""))
+                if space is None:
+                    break
+                length = reader.size(space, key) or 0
+                batch.append((space, key, length))
+                size += length
+        return bool(batch)
 
     def _catch_up(self, reader: Reader) -> None:
         """Walk what was published since the last look."""

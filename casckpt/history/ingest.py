@@ -16,7 +16,7 @@ from casckpt.history.fetch import SPACE_OF, Objects
 from casckpt.history.records import BRANCH, Figures, gc_epoch, get_mark, move_ref, put_figures
 from casckpt.limits import KIB, WRITE_BATCH
 from casckpt.objects.codec import encode
-from casckpt.objects.commit import CommitObject, pack_commit
+from casckpt.objects.commit import CommitObject, pack_commit, unpack_commit
 from casckpt.objects.ids import IdScheme, Kind
 from casckpt.objects.node import NodeRef, StorageNode, pack_node
 from casckpt.store.protocol import Reader, Store, Writer
@@ -61,6 +61,7 @@ class Ingest:
         self._new_bytes = 0
         self._stored_bytes = 0
         self._new_chunks = 0
+        self.published: bytes | None = None  # the commit that was, or may have been, published
 
     def __enter__(self) -> Ingest:
         return self
@@ -143,6 +144,7 @@ class Ingest:
         self.flush()
         raw = pack_commit(commit)
         oid = self._scheme.digest(Kind.COMMIT, raw)
+        unpack_commit(raw, self._scheme.size)  # what could not be read back must not be published
         frame = encode(Kind.COMMIT, oid, raw)
         self._look_again()
         room = len(frame) + sum(len(tree) for tree in self._trees.values() if tree is not None) + 16 * KIB
@@ -150,6 +152,7 @@ class Ingest:
             if gc_epoch(writer) != self._epoch:
                 for kind, missing, again in self._missing(writer):
                     writer.put(SPACE_OF[kind], missing, again)
+            self.published = oid
             for tree, tree_frame in self._trees.items():
                 if tree_frame is not None:
                     writer.put(SPACE_OF[Kind.TREE], tree, tree_frame, overwrite=False)

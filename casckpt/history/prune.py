@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 from casckpt.history.commits import CommitReader
 from casckpt.history.fetch import Objects
-from casckpt.history.records import BRANCH, TAG, Mark, all_refs, get_mark, put_mark, reflog_next
+from casckpt.history.records import BRANCH, TAG, Mark, add_mark, all_refs, get_mark, reflog_next
 from casckpt.history.retention import Candidate, Keep, decide
-from casckpt.history.walk import root_objects, roots
+from casckpt.history.walk import read_top, roots
 from casckpt.objects.commit import CommitObject
 from casckpt.objects.ids import IdScheme
-from casckpt.objects.values import Map
-from casckpt.store.protocol import Reader, Store
+from casckpt.store.protocol import Reader, Space, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +65,8 @@ def prune(
         if reflog_next(writer) != seen:  # a commit or tag has come since: it decides too
             report, marks = _decide_all(writer, scheme, known, keep, dry_run)
         for oid, mark in marks.items():
-            put_mark(writer, oid, mark)
+            if writer.has(Space.COMMIT, oid):  # else gc took it meanwhile
+                add_mark(writer, oid, mark)
     return report
 
 
@@ -132,10 +132,4 @@ def _lines(commits: CommitReader, order: list[bytes], tips: set[bytes]) -> list[
 
 def _parts(objects: Objects, root: bytes) -> set[str]:
     """The top-level str keys of a state."""
-    found: set[str] = set()
-    for _, value in root_objects(objects, root):
-        keys = [key for key, _ in value.entries] if isinstance(value, Map) else []
-        if isinstance(value, list):
-            keys = value[::2]
-        found.update(key for key in keys if isinstance(key, str))
-    return found
+    return {key for key, _ in read_top(objects, root).entries or () if isinstance(key, str)}

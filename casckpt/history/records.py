@@ -12,8 +12,9 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from casckpt.errors import CorruptObjectError, PrunedCommitError, RefMovedError
-from casckpt.store.protocol import Reader, Space, Writer
+from casckpt.errors import CorruptObjectError, InvalidRefNameError, PrunedCommitError, RefMovedError
+from casckpt.objects.names import check_ref_name
+from casckpt.store.protocol import MAX_KEY, Reader, Space, Writer
 
 BRANCH: Final = "branch/"
 TAG: Final = "tag/"
@@ -62,8 +63,21 @@ class Figures:
 def _decode(raw: memoryview, shape: type[T], what: str) -> T:
     try:
         return msgspec.msgpack.decode(raw, type=shape)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
         raise CorruptObjectError(f"{what} cannot be read: {error}") from error
+
+
+def _checked_name(raw: bytes) -> str:
+    """A stored name of a branch or tag, checked as it was when it was given."""
+    try:
+        return check_ref_name(raw.decode())
+    except (UnicodeDecodeError, InvalidRefNameError) as error:
+        raise CorruptObjectError(f"the name of a ref cannot be read: {error}") from error
+
+
+def _key(ref: str) -> bytes:
+    # a name with lone surrogates is none that was ever given; so written, it is found nowhere
+    return ref.encode("utf-8", "surrogatepass")
 
 
 # -- counters ----------------------------------------------------------------------------------------------------------
@@ -71,7 +85,11 @@ def _decode(raw: memoryview, shape: type[T], what: str) -> T:
 
 def _counter(reader: Reader, key: bytes) -> int:
     raw = reader.get(Space.META, key)
-    return 0 if raw is None else int.from_bytes(raw, "big")
+    if raw is None:
+        return 0
+    if len(raw) != 8 or raw[0]:  # nobody has counted to 2^56
+        raise CorruptObjectError(f"the counter {key.decode()} cannot be read")
+    return int.from_bytes(raw, "big")
 
 
 def gc_epoch(reader: Reader) -> int:
@@ -93,24 +111,27 @@ def reflog_next(reader: Reader) -> int:
 
 def get_ref(reader: Reader, ref: str) -> bytes | None:
     """The commit id that "branch/NAME" or "tag/NAME" points to."""
-    raw = reader.get(Space.REF, ref.encode())
+    key = _key(ref)
+    raw = reader.get(Space.REF, key) if len(key) <= MAX_KEY else None
     return None if raw is None else bytes(raw)
 
 
 def all_refs(reader: Reader, prefix: str = "") -> Iterator[tuple[str, bytes]]:
     """Branches and tags with the ids they point to, in the order of their names; with a prefix, one kind only."""
     for key, value in reader.items(Space.REF, prefix.encode()):
-        name = key.decode()
-        if not name.startswith(prefix):
+        if not key.startswith(prefix.encode()):
             return
         if key != HEAD:
-            yield name, bytes(value)
+            kind, slash, name = key.partition(b"/")
+            if kind + slash not in (BRANCH.encode(), TAG.encode()):
+                raise CorruptObjectError(f"a ref {key!r} is neither a branch nor a tag")
+            yield f"{kind.decode()}/{_checked_name(name)}", bytes(value)
 
 
 def get_head(reader: Reader) -> str:
     """The branch that a new handle is bound to."""
     raw = reader.get(Space.REF, HEAD)
-    return "main" if raw is None else bytes(raw).decode()
+    return "main" if raw is None else _checked_name(bytes(raw))
 
 
 def set_head(writer: Writer, branch: str) -> None:
@@ -140,11 +161,11 @@ def move_ref(
             "repo.switch(branch), or on a branch of your own",
         )
     if new is None:
-        writer.delete(Space.REF, ref.encode())
+        writer.delete(Space.REF, _key(ref))
     else:
         if revive:
             check_not_pruned(writer, new)
-        writer.put(Space.REF, ref.encode(), new)
+        writer.put(Space.REF, _key(ref), new)
     seq = reflog_next(writer)
     writer.put(Space.REFLOG, seq.to_bytes(8, "big"), msgspec.msgpack.encode((time.time_ns(), ref, now, new, action)))
     writer.put(Space.META, _NEXT, (seq + 1).to_bytes(8, "big"))
@@ -189,8 +210,11 @@ def get_mark(reader: Reader, commit: bytes) -> Mark:
     return WHOLE if raw is None else Mark(*_decode(raw, tuple[bool, tuple[str, ...]], "a retention mark"))
 
 
-def put_mark(writer: Writer, commit: bytes, mark: Mark) -> None:
-    writer.put(Space.MARK, commit, msgspec.msgpack.encode((mark.pruned, sorted(mark.released))))
+def add_mark(writer: Writer, commit: bytes, mark: Mark) -> None:
+    """Release what `mark` says beside what was released before. A mark only grows: what it frees may be gone."""
+    before = get_mark(writer, commit)
+    released = sorted({*before.released, *mark.released})
+    writer.put(Space.MARK, commit, msgspec.msgpack.encode((before.pruned or mark.pruned, released)))
 
 
 def get_figures(reader: Reader, commit: bytes) -> Figures | None:

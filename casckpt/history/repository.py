@@ -89,6 +89,7 @@ class History:
         self.scheme = id_scheme(store.format.hash)
         self.metric_modes: dict[str, str] = {}
         self._known: dict[bytes, CommitObject] = {}
+        self._in_doubt: bytes | None = None  # a commit whose publishing was interrupted
         self._new_locks()
         _handles.add(self)
         with store.read() as reader:
@@ -98,6 +99,7 @@ class History:
     def _new_locks(self) -> None:
         """Fresh locks. In a forked child, a thread that is not there any more may hold those it inherited."""
         self._lock = threading.RLock()
+        self._collecting = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -120,7 +122,8 @@ class History:
 
     def close(self) -> None:
         """Wait for what is in flight, then let go of the store. Twice is once."""
-        self.store.close()
+        with self._collecting:
+            self.store.close()
 
     # -- looking -------------------------------------------------------------------------------------------------------
 
@@ -219,6 +222,14 @@ class History:
         """How much the store holds, and in how many bytes."""
         return stats(self.store, self.scheme)
 
+    def _settle(self) -> None:
+        """Where a move of the branch was interrupted, look whether it came about: then this handle knows its tip."""
+        if self._in_doubt is not None:
+            with self.store.read() as reader:
+                if get_ref(reader, BRANCH + self._branch) == self._in_doubt:
+                    self._tip = self._in_doubt
+            self._in_doubt = None
+
     # -- moving refs ---------------------------------------------------------------------------------------------------
 
     def branch(self, name: str, at: str = "HEAD") -> Commit:
@@ -282,15 +293,16 @@ class History:
         check_ref_name(name)
         if create:
             self.branch(name)
-        with self._lock, self.store.write(durable=True, room=_SMALL) as writer:
-            tip = get_ref(writer, BRANCH + name)
-            unborn = name == get_head(writer) and next(all_refs(writer, BRANCH), None) is None
-            if tip is None and not unborn:
-                raise RefNotFoundError(
-                    f"there is no branch {name!r}", ref=name, remedy=f"make it with repo.branch({name!r})"
-                )
-            set_head(writer, name)
-            self._branch, self._tip = name, tip
+        with self._lock:
+            with self.store.write(durable=True, room=_SMALL) as writer:
+                tip = get_ref(writer, BRANCH + name)
+                unborn = name == get_head(writer) and next(all_refs(writer, BRANCH), None) is None
+                if tip is None and not unborn:
+                    raise RefNotFoundError(
+                        f"there is no branch {name!r}", ref=name, remedy=f"make it with repo.branch({name!r})"
+                    )
+                set_head(writer, name)
+            self._branch, self._tip, self._in_doubt = name, tip, None
 
     def rollback(self, revision: str, *, dry_run: bool = False) -> Commit:
         """Move the branch back (or anywhere else) to a commit; the reflog remembers where it was.
@@ -308,12 +320,15 @@ class History:
                 check_not_pruned(reader, oid)
                 return commits.load(oid)
         ref = BRANCH + self._branch
-        with self._lock, self.store.write(durable=True, room=None) as writer:
-            commits = self._commits(writer)
-            oid = self._resolve(commits, revision)
-            move_ref(writer, ref, expected=self._tip, new=oid, action=f"rollback to {revision}")
-            found = commits.load(oid)
-            self._tip = oid
+        with self._lock:
+            self._settle()
+            with self.store.write(durable=True, room=None) as writer:
+                commits = self._commits(writer)
+                oid = self._resolve(commits, revision)
+                move_ref(writer, ref, expected=self._tip, new=oid, action=f"rollback to {revision}")
+                found = commits.load(oid)
+                self._in_doubt = oid
+            self._tip, self._in_doubt = oid, None
             return found
 
     def expire_reflog(
@@ -355,9 +370,10 @@ class History:
 
         Raises:
             StoreBusyError: it is under way elsewhere.
-            MissingObjectError, CorruptObjectError: the store is damaged; nothing was deleted.
+            MissingObjectError, CorruptObjectError: the store is damaged; nothing live was deleted.
         """
-        return collect(self.store, self.scheme, dry_run=dry_run, progress=progress)
+        with self._collecting:
+            return collect(self.store, self.scheme, dry_run=dry_run, progress=progress)
 
     def reading(self, work: Callable[[CommitReader], T]) -> T:
         """Run `work` on the commits of one read transaction, for the layers above."""

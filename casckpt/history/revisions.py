@@ -23,9 +23,9 @@ from casckpt.history.records import BRANCH, TAG, get_mark, get_ref, moves_back
 from casckpt.limits import MIN_ID_PREFIX
 from casckpt.store.protocol import Space
 
-_SUFFIX: Final = re.compile(r"(?P<base>.*?)(?P<steps>(?:~\d*|\^)*)", re.DOTALL)
-_STEP: Final = re.compile(r"~(\d*)|\^")
-_MOVED: Final = re.compile(r"(?P<branch>.*)@\{(?P<moves>\d+)\}", re.DOTALL)
+_SUFFIX: Final = re.compile(r"(?P<base>.*?)(?P<steps>(?:~\d{0,9}|\^)*)", re.DOTALL)
+_STEP: Final = re.compile(r"~(\d{0,9})|\^")
+_MOVED: Final = re.compile(r"(?P<branch>.*)@\{(?P<moves>\d{1,9})\}", re.DOTALL)
 _HEX: Final = re.compile(r"[0-9a-f]+")
 _MODES: Final = ("min", "max")
 

@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from casckpt.errors import CorruptObjectError
 from casckpt.history.fetch import Objects
 from casckpt.history.records import all_refs, get_mark, moves_since
 from casckpt.objects.node import NodeRef
-from casckpt.objects.tree import references
-from casckpt.objects.values import Map, Paged, TreeRef, Value
+from casckpt.objects.tree import references, shallow
+from casckpt.objects.values import Map, Paged, Value
 from casckpt.store.protocol import Reader, Space
 
 
@@ -82,34 +81,29 @@ def _reach_root(objects: Objects, root: bytes, released: tuple[str, ...], live: 
     if not released:
         _reach_trees(objects, [root], live)
         return
-    for oid, value in root_objects(objects, root):
-        live.roots.add(oid)
-        _reach_values(objects, [item for key, item in _entries(value) if key not in released], live)
+    top = read_top(objects, root)
+    if top.entries is None:
+        _reach_trees(objects, [root], live)
+        return
+    live.roots.update(top.ids)
+    _reach_values(objects, [item for key, item in top.entries if key not in released], live)
 
 
-def root_objects(objects: Objects, root: bytes) -> list[tuple[bytes, Value]]:
-    """The tree objects that make up the top level of a state: the root, and its pages where it is cut into pages."""
-    found: list[tuple[bytes, Value]] = []
-    pending = [root]
-    while pending:
-        oid = pending.pop()
-        value = objects.tree(oid)
-        found.append((oid, value))
-        if isinstance(value, TreeRef):
-            pending.append(value.id)
-        elif isinstance(value, Paged):
-            pending.extend(value.ids)
-    return found
+@dataclass(frozen=True, slots=True)
+class Top:
+    """The top level of a state: ids of the tree objects that make it up, and its entries; None where it is no mapping,
+    and so has no parts."""
+
+    ids: tuple[bytes, ...]
+    entries: tuple[tuple[Value, Value], ...] | None
 
 
-def _entries(value: Value) -> list[tuple[Value, Value]]:
-    if isinstance(value, Map):
-        return list(value.entries)
-    if isinstance(value, list):  # a page of a mapping: keys and values in turn
-        if len(value) % 2:
-            raise CorruptObjectError("a page of a mapping holds a key without a value")
-        return list(zip(value[::2], value[1::2], strict=True))
-    return []
+def read_top(objects: Objects, root: bytes) -> Top:
+    """The top level of the state under a root tree."""
+    stored = objects.tree(root)
+    value = shallow(stored, objects.tree)
+    ids = (root, *(stored.ids if isinstance(stored, Paged) else ()))
+    return Top(ids, value.entries if isinstance(value, Map) else None)
 
 
 def _reach_values(objects: Objects, values: list[Value], live: Live) -> None:

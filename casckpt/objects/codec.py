@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 import zstandard
 
-from casckpt.errors import CorruptObjectError, NewerFormatError
-from casckpt.limits import KIB
+from casckpt.errors import CorruptObjectError, NewerFormatError, StateError
+from casckpt.limits import KIB, MAX_OBJECT_BYTES
 from casckpt.objects.frame import Codec, FrameHead, head_size, pack_head, read_frame
 from casckpt.objects.ids import IdScheme, Kind
 
@@ -62,6 +62,8 @@ def compress(raw: memoryview, mode: str) -> bytes | None:
 def encode(kind: Kind, oid: bytes, raw: Buffer, mode: str = "auto") -> bytes:
     """The frame of one object."""
     view = memoryview(raw).cast("B")
+    if len(view) > MAX_OBJECT_BYTES:
+        raise StateError(f"a {kind.name.lower()} of {len(view)} bytes", remedy="split the state into smaller parts")
     packed = compress(view, mode)
     codec = Codec.RAW if packed is None else Codec.ZSTD
     payload = view if packed is None else packed
@@ -102,7 +104,7 @@ def _decompress(kind: Kind, oid: bytes, payload: memoryview, raw_length: int) ->
     try:
         if zstandard.frame_content_size(payload) != raw_length:  # it decides how much memory is taken
             raise CorruptObjectError(f"{kind.name.lower()} {oid.hex()} lies about its size")
-        return _decompressor().decompress(payload, max_output_size=raw_length)
+        return _decompressor().decompress(payload, max_output_size=raw_length, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise CorruptObjectError(f"{kind.name.lower()} {oid.hex()} does not decompress: {error}") from error
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import msgspec
 
 from casckpt.errors import CorruptObjectError, InvalidRefNameError
-from casckpt.limits import MAX_COMMIT_META, MAX_MESSAGE, MAX_METRICS, MIB
+from casckpt.limits import MAX_COMMIT, MAX_MESSAGE, MAX_METRICS
 from casckpt.objects.names import check_ref_name
 from casckpt.objects.tree import canonical, decode_tree
 from casckpt.objects.values import Map
@@ -60,15 +60,17 @@ def unpack_commit(raw: bytes, id_size: int) -> CommitObject:
     Raises:
         CorruptObjectError
     """
-    if len(raw) > MAX_COMMIT_META + MAX_MESSAGE + MIB:
+    if len(raw) > MAX_COMMIT:
         raise CorruptObjectError(f"a commit of {len(raw)} bytes")
     try:
         tree, parents, branch, step, metrics, message, time, host, meta = _decoder.decode(raw)
         check_ref_name(branch)
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, InvalidRefNameError) as error:
         raise CorruptObjectError(f"a commit cannot be read: {error}") from error
-    if any(len(oid) != id_size for oid in (tree, *parents)) or len(metrics) > MAX_METRICS:
-        raise CorruptObjectError("a commit holds an id of the wrong length, or too many metrics")
+    if any(len(oid) != id_size for oid in (tree, *parents)):
+        raise CorruptObjectError("a commit holds an id of the wrong length")
+    if len(metrics) > MAX_METRICS or len(message) > MAX_MESSAGE:
+        raise CorruptObjectError("a commit holds too many metrics, or too long a message")
     user = decode_tree(meta, id_size)
     if not isinstance(user, Map):
         raise CorruptObjectError("a commit's metadata is not a mapping")

@@ -27,11 +27,19 @@ def unescape(path: str) -> str:
     return re.sub(r"\\(.)", r"\1", path)
 
 
+def readable(item: object) -> str:
+    """`repr`, except where that is refused: Python does not write out integers of thousands of digits."""
+    try:
+        return repr(item)
+    except ValueError:
+        return hex(item) if isinstance(item, int) else f"a {type(item).__name__} with a very long number"
+
+
 def child(path: str, key: Value) -> str:
     """The path of what stands under `key` at `path`: ("model", "a.b") -> "model.a\\.b"; ("state", 0) -> "state.0"."""
     if isinstance(key, Typed):
-        key = f"{key.name}({key.value!r})"
-    name = escape(key if isinstance(key, str) else repr(key))
+        key = f"{key.name}({readable(key.value)})"
+    name = escape(key if isinstance(key, str) else readable(key))
     return f"{path}.{name}" if path else name
 
 

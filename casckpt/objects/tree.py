@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from casckpt.errors import CorruptObjectError, NewerFormatError
-from casckpt.limits import MAX_DEPTH, MAX_DIMENSIONS, SPILL_TREE, TREE_PAGE
+from casckpt.limits import MAX_DEPTH, MAX_DIMENSIONS, MAX_EXTENT, MAX_STATE_TREES, SPILL_TREE, TREE_PAGE
 from casckpt.objects.node import NodeRef
 from casckpt.objects.values import (
     ITEM_SIZE,
@@ -38,7 +38,6 @@ _EXT_INT: Final = 1  # beyond 64 bits: two's complement, big-endian, as few byte
 _EXT_STR: Final = 2  # with lone surrogates: UTF-8 in which they are encoded like any other code point
 
 _INT_MIN, _INT_MAX = -(1 << 63), (1 << 64) - 1
-_MAX_EXTENT: Final = 1 << 62
 
 _packer = msgspec.msgpack.Encoder()
 _pack: Callable[[object], bytes] = _packer.encode
@@ -244,7 +243,7 @@ class _Decoder:
         if isinstance(storage, bytes):
             return storage
         oid, length = storage
-        if type(length) is not int or not 0 < length < _MAX_EXTENT:
+        if type(length) is not int or not 0 < length < MAX_EXTENT:
             raise CorruptObjectError("a tree holds a storage of an impossible length")
         return NodeRef(self._id(oid), length)
 
@@ -286,7 +285,7 @@ def _flag(item: Any) -> bool:
 
 
 def _extent(item: Any) -> int:
-    if type(item) is not int or not 0 <= item < _MAX_EXTENT:
+    if type(item) is not int or not 0 <= item < MAX_EXTENT:
         raise CorruptObjectError("a tree holds an impossible extent")
     return item
 
@@ -333,23 +332,37 @@ def shallow(value: Value, fetch: Fetch) -> Value:
     raise CorruptObjectError("a chain of references has no end")
 
 
-def expand(value: Value, fetch: Fetch, depth: int = 0) -> Value:
+def expand(value: Value, fetch: Fetch) -> Value:
     """The whole value, with every reference followed.
 
     Raises:
-        CorruptObjectError: deeper than MAX_DEPTH, as a cycle would be.
+        CorruptObjectError: deeper than MAX_DEPTH, as a cycle would be, or of more than MAX_STATE_TREES objects, as a
+            few that refer to each other many times would be.
     """
+    fetched = 0
+
+    def counted(oid: bytes) -> Value:
+        nonlocal fetched
+        fetched += 1
+        if fetched > MAX_STATE_TREES:
+            raise CorruptObjectError(f"a state of more than {MAX_STATE_TREES} tree objects")
+        return fetch(oid)
+
+    return _expand(value, counted, 0)
+
+
+def _expand(value: Value, fetch: Fetch, depth: int) -> Value:
     if depth > MAX_DEPTH:
         raise CorruptObjectError(f"a tree is nested deeper than {MAX_DEPTH} levels")
     value = shallow(value, fetch)
     if isinstance(value, list):
-        return [expand(item, fetch, depth + 1) for item in value]
+        return [_expand(item, fetch, depth + 1) for item in value]
     if isinstance(value, tuple):
-        return tuple([expand(item, fetch, depth + 1) for item in value])
+        return tuple([_expand(item, fetch, depth + 1) for item in value])
     if isinstance(value, Map):
-        return Map(tuple([(key, expand(item, fetch, depth + 1)) for key, item in value.entries]))
+        return Map(tuple([(key, _expand(item, fetch, depth + 1)) for key, item in value.entries]))
     if isinstance(value, Typed):
-        return Typed(value.name, expand(value.value, fetch, depth + 1))
+        return Typed(value.name, _expand(value.value, fetch, depth + 1))
     return value
 
 

@@ -19,7 +19,7 @@ import torch
 
 from casckpt.errors import StateError, UnsupportedTypeError
 from casckpt.limits import INLINE_STORAGE, MAX_DEPTH
-from casckpt.objects.paths import child
+from casckpt.objects.paths import child, readable
 from casckpt.objects.tree import canonical
 from casckpt.objects.values import ArrayRecord, BlobRecord, Map, TensorRecord, Typed, Value
 from casckpt.tensors import codecs, numpy_leaves
@@ -132,7 +132,7 @@ class _Flattener:
         for key, item in list(items.items()):
             name: Value = key
             if type(key) is not str:
-                name = _Flattener(plain=True).value(key, child(path, repr(key)), depth + 1)
+                name = _Flattener(plain=True).value(key, child(path, readable(key)), depth + 1)
                 simple = simple and type(key) is int
             entries.append((name, self.value(item, child(path, name), depth + 1)))
         self._open.discard(id(items))
@@ -144,7 +144,7 @@ class _Flattener:
 
     def _set(self, items: frozenset[Any], path: str, depth: int) -> Value:
         plain = _Flattener(plain=True)
-        made = [plain.value(item, child(path, repr(item)), depth + 2) for item in items]
+        made = [plain.value(item, child(path, readable(item)), depth + 2) for item in items]
         return Typed(type(items).__name__, sorted(made, key=canonical))
 
     def _by_codec(self, item: object, path: str, depth: int) -> Value:

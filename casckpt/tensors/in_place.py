@@ -14,25 +14,11 @@ from casckpt.history.fetch import Objects
 from casckpt.objects.codec import decode_into
 from casckpt.objects.ids import Kind
 from casckpt.objects.node import NodeRef, chunk_bounds
-from casckpt.objects.values import ITEM_SIZE, TensorRecord, Value
-from casckpt.tensors.inflate import inflate
-from casckpt.tensors.load import fill
-from casckpt.tensors.memory import Memory
+from casckpt.objects.values import ITEM_SIZE, TensorRecord
+from casckpt.tensors.load import fill, read
 from casckpt.tensors.torch_leaves import DTYPES
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
-
-
-def read(objects: Objects, value: Value) -> object:
-    """An expanded value with its bytes, as new objects on the CPU; what is shared in it is shared again.
-
-    Raises:
-        CorruptObjectError, MissingObjectError, UnsupportedTypeError
-    """
-    memory = Memory.for_value(value)
-    for target in memory.targets:
-        fill(objects, target.ref, target.out)
-    return inflate(value, memory)
 
 
 def read_tensor(objects: Objects, record: TensorRecord) -> torch.Tensor:

@@ -9,9 +9,9 @@ from casckpt.errors import CorruptObjectError, ReleasedPartError
 from casckpt.history.fetch import Objects
 from casckpt.objects.codec import decode_into
 from casckpt.objects.ids import Kind
-from casckpt.objects.node import NodeRef, chunk_bounds
+from casckpt.objects.node import NodeRef, StorageNode, chunk_bounds
 from casckpt.objects.paths import Globs, child, select
-from casckpt.objects.tree import expand, shallow
+from casckpt.objects.tree import expand, references, shallow
 from casckpt.objects.values import Map, Value
 from casckpt.tensors.inflate import inflate
 from casckpt.tensors.memory import Memory
@@ -24,7 +24,18 @@ def load(objects: Objects, root: bytes, released: tuple[str, ...], globs: Globs 
         ReleasedPartError: a part was released, and the globs don't leave it out.
         CorruptObjectError, MissingObjectError
     """
-    value = read_value(objects, root, released, globs)
+    return read(objects, read_value(objects, root, released, globs))
+
+
+def read(objects: Objects, value: Value) -> object:
+    """An expanded value with its bytes, as new objects on the CPU; what is shared in it is shared again.
+
+    Raises:
+        CorruptObjectError, MissingObjectError, UnsupportedTypeError
+    """
+    for ref in references(value):
+        if isinstance(ref, NodeRef):  # before memory is taken for it
+            _check_length(objects.node(ref.id), ref)
     memory = Memory.for_value(value)
     for target in memory.targets:
         fill(objects, target.ref, target.out)
@@ -36,7 +47,9 @@ def read_value(objects: Objects, root: bytes, released: tuple[str, ...], globs: 
     value = shallow(objects.tree(root), objects.tree)
     if released and isinstance(value, Map):
         wanted = tuple(
-            part for part in released if globs is None or globs.match(child("", part)) or globs.may_match_under(part)
+            part
+            for part in released
+            if globs is None or globs.match(child("", part)) or globs.may_match_under(child("", part))
         )
         if wanted:
             raise ReleasedPartError(
@@ -59,8 +72,9 @@ def fill(objects: Objects, ref: NodeRef, out: memoryview, *, differing_only: boo
         CorruptObjectError, MissingObjectError: `out` is then undefined.
     """
     node = objects.node(ref.id)
-    if node.length != ref.length or len(out) != ref.length:
-        raise CorruptObjectError(f"node {ref.id.hex()} spans {node.length} bytes where {ref.length} are expected")
+    _check_length(node, ref)
+    if len(out) != ref.length:
+        raise ValueError(f"{len(out)} bytes of memory for {ref.length}")
     written = 0
     for oid, (start, end) in zip(node.ids(), chunk_bounds(node.length, node.chunk_size), strict=True):
         part = out[start:end]
@@ -69,3 +83,8 @@ def fill(objects: Objects, ref: NodeRef, out: memoryview, *, differing_only: boo
         decode_into(objects.scheme, oid, objects.frame(Kind.CHUNK, oid), part)
         written += len(part)
     return written
+
+
+def _check_length(node: StorageNode, ref: NodeRef) -> None:
+    if node.length != ref.length:
+        raise CorruptObjectError(f"node {ref.id.hex()} spans {node.length} bytes where {ref.length} are expected")

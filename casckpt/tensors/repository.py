@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import socket
 import threading
 import time
@@ -11,12 +12,12 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from casckpt.errors import StateError
-from casckpt.history.commits import Commit
+from casckpt.history.commits import Commit, present
 from casckpt.history.ingest import EvictedError, Ingest
 from casckpt.history.plain import to_map
-from casckpt.history.records import check_not_pruned, get_mark
+from casckpt.history.records import WHOLE, check_not_pruned, get_mark
 from casckpt.history.repository import History
-from casckpt.limits import MAX_MESSAGE, MAX_METRICS
+from casckpt.limits import MAX_MESSAGE, MAX_METRIC_NAMES, MAX_METRICS
 from casckpt.objects.commit import CommitObject
 from casckpt.objects.paths import Globs
 from casckpt.objects.values import Map
@@ -39,6 +40,11 @@ class Repository(History):
     def _new_locks(self) -> None:
         super()._new_locks()
         self._saving = threading.Lock()
+
+    def close(self) -> None:
+        """Wait for the commit and the gc in flight, then let go of the store. Twice is once."""
+        with self._saving:
+            super().close()
 
     def commit(
         self,
@@ -78,6 +84,7 @@ class Repository(History):
         if self._staging is None:
             self._staging = Staging()
         with self._lock:
+            self._settle()
             branch, parent = self._branch, self._tip
         form = self.store.format
         with Ingest(self.store, self.scheme, form.codec) as ingest:
@@ -94,12 +101,15 @@ class Repository(History):
                 host=socket.gethostname(),
                 meta=described.meta,
             )
-            oid, _ = ingest.publish(commit, expected=parent, logical=saved.logical)
+            try:
+                oid, figures = ingest.publish(commit, expected=parent, logical=saved.logical)
+            finally:
+                self._in_doubt = ingest.published  # interrupted while it was synced, it may be there all the same
         with self._lock:
             if self._branch == branch:
-                self._tip = oid
+                self._tip, self._in_doubt = oid, None
         self._remembered = (oid, saved.nodes)
-        return self.reading(lambda commits: commits.load(oid))
+        return present(oid, commit, WHOLE, figures)
 
     def _base(self, ingest: Ingest, parent: bytes | None) -> Nodes:
         """The nodes to compare with: those of the parent, as far as the snapshot shows them held (I1)."""
@@ -177,16 +187,41 @@ class _Description:
         Raises:
             StateError, UnsupportedTypeError
         """
-        if len(message.encode("utf-8", "surrogatepass")) > MAX_MESSAGE:
+        if len(_encoded(message, "message")) > MAX_MESSAGE:
             raise StateError(f"a message may have {MAX_MESSAGE} bytes", path="message", remedy="put it into the state")
-        if step is not None and not -(1 << 63) <= step < 1 << 63:
-            raise StateError(f"{step} is no step", path="step", remedy="give a number of 64 bits")
-        if len(metrics or {}) > MAX_METRICS:
+        numbers = tuple([(str(name), _number(name, value)) for name, value in (metrics or {}).items()])
+        names = sum(len(_encoded(name, "metrics")) for name, _ in numbers)
+        if len(numbers) > MAX_METRICS or names > MAX_METRIC_NAMES:
             raise StateError(
-                f"a commit may have {MAX_METRICS} metrics", path="metrics", remedy="put them into the state"
+                f"a commit may have {MAX_METRICS} metrics with names of {MAX_METRIC_NAMES} bytes in all",
+                path="metrics",
+                remedy="put them into the state",
             )
-        numbers = tuple([(str(name), float(number)) for name, number in (metrics or {}).items()])
-        return cls(message, None if step is None else int(step), numbers, to_map(meta or {}))
+        return cls(message, None if step is None else _whole(step), numbers, to_map(meta or {}))
+
+
+def _encoded(text: str, path: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise StateError(f"text that is no Unicode: {error}", path=path, remedy="leave lone surrogates out") from error
+
+
+def _number(name: object, value: object) -> float:
+    try:
+        return float(value)  # type: ignore[arg-type]  # whatever is no number raises
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise StateError(f"this metric is no number: {error}", path=f"metrics.{name}", remedy="give a float") from error
+
+
+def _whole(step: object) -> int:
+    try:
+        number = operator.index(step)  # type: ignore[arg-type]  # whatever is no whole number raises
+    except TypeError as error:
+        raise StateError(f"{step!r} is no step", path="step", remedy="give a whole number") from error
+    if not -(1 << 63) <= number < 1 << 63:
+        raise StateError("this number is no step", path="step", remedy="give one of 64 bits")
+    return number
 
 
 def open_repository(

@@ -12,6 +12,7 @@ from casckpt.errors import RestoreMismatchError, UnsupportedTypeError
 from casckpt.history.fetch import Objects
 from casckpt.objects.values import TensorRecord, Value
 from casckpt.tensors import in_place
+from casckpt.tensors.load import read
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +130,7 @@ class Plan:
         if not self._values:
             return []
         try:
-            loaded = in_place.read(self._objects, [value for value, _ in self._values])
+            loaded = read(self._objects, [value for value, _ in self._values])
         except UnsupportedTypeError as error:
             index, _, rest = error.path.partition(".")
             path = ".".join(filter(None, (self._values[int(index)][1], rest)))

@@ -67,10 +67,8 @@ class Staging:
         self._used = 0
 
 
-def base_nodes(ingest: Ingest, base: Base | None) -> Nodes:
+def base_nodes(ingest: Ingest, base: Base) -> Nodes:
     """The storage nodes of the commit that a save is compared with, without those of released parts."""
-    if base is None:
-        return {}
     root = shallow(ingest.objects.tree(base.tree), ingest.objects.tree)
     if isinstance(root, Map):
         root = Map(tuple([(key, item) for key, item in root.entries if key not in base.released]))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+from casckpt.limits import MAX_DIMENSIONS, MAX_EXTENT
 from casckpt.objects.values import ITEM_SIZE, TensorRecord, reach
 from casckpt.tensors.leaf import LeafError
 from casckpt.tensors.spans import Span
@@ -81,6 +82,11 @@ class Storages:
         if shared is None:
             shared = self._shared[storage._cdata] = self._by_index[next_index] = _Shared(storage, path, next_index)
         shape = tuple(tensor.shape)
+        if len(shape) > MAX_DIMENSIONS or max((*shape, *tensor.stride()), default=0) >= MAX_EXTENT:
+            raise LeafError(
+                f"a tensor of {len(shape)} dimensions of up to {max(shape)} elements, which no store can hold",
+                f"reshape it to at most {MAX_DIMENSIONS} dimensions of less than 2**62 elements",
+            )
         stride = None if tensor.is_contiguous() else tensor.stride()
         offset = int(tensor.storage_offset())
         shared.tensors += 1

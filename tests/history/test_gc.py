@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
-from casckpt.errors import MissingObjectError, PrunedCommitError, RefMovedError, StoreBusyError
+from casckpt.errors import MissingObjectError, PrunedCommitError, RefMovedError, StoreBusyError, StoreClosedError
 from casckpt.history.ingest import EvictedError, Ingest
 from casckpt.history.repository import History
 from casckpt.history.retention import Keep
@@ -185,6 +187,33 @@ def test_gc_catches_up_between_its_deleting_transactions(history, store, monkeyp
     assert 0 < made[0].figures.new_chunks < 40
 
 
+def test_a_reflog_that_is_expired_after_the_marking_cannot_strip_what_may_be_revived(
+    history, store, monkeypatch
+) -> None:
+    commit(history, state(A))
+    lost = commit(history, state(B))
+    history.rollback("HEAD~1")
+    other = History(store)
+    real = store.read
+    reads = 0
+
+    def read():
+        nonlocal reads
+        reads += 1
+        if reads == 2:  # the marking has looked; the walk has not
+            monkeypatch.setattr(store, "read", real)
+            other.expire_reflog()
+        return real()
+
+    monkeypatch.setattr(store, "read", read)
+    assert history.gc().chunks == 0
+    other.tag("saved", at=lost.id)
+    assert load(history, "saved") == state(B)
+    other.delete_tag("saved")
+    other.expire_reflog()
+    assert history.gc().commits == 1
+
+
 # -- a save under way
 
 
@@ -289,6 +318,26 @@ def test_a_lost_race_leaves_the_chunks_for_the_retry(history, store) -> None:
         with pytest.raises(RefMovedError):
             publish()
     assert not any(c.message == "saved" for c in history.log("main"))
+
+
+def test_closing_waits_for_the_gc_in_flight(history, store) -> None:
+    commit(history, state(A))
+    commit(history, state(*map(numbered, range(50))))
+    abandon(history)
+    closing = threading.Thread(target=history.close)
+    told = []
+
+    def close_meanwhile(stage: str, done: int, total: int) -> None:
+        told.append(stage)
+        if len(told) == 1:
+            closing.start()
+            time.sleep(0.05)
+
+    report = history.gc(progress=close_meanwhile)
+    closing.join()
+    assert report.chunks == 50
+    with pytest.raises(StoreClosedError):
+        history.gc()
 
 
 def test_progress_is_told(history) -> None:

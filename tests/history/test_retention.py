@@ -13,6 +13,7 @@ from casckpt.errors import PolicyError, PrunedCommitError
 from casckpt.history.retention import Candidate, Keep, decide
 from casckpt.objects.commit import CommitObject
 from casckpt.objects.values import Map
+from casckpt.store.protocol import Space
 from tests.history.world import commit, is_pruned, load
 
 HOUR = 3600 * 10**9
@@ -196,6 +197,41 @@ def test_a_commit_that_came_after_the_decision_is_decided_too(history, monkeypat
     report = history.prune(Keep(last=1))
     assert made[0].id in {d.id for d in report.kept}
     assert not is_pruned(history, made[0].id)
+
+
+def test_a_slower_prune_gives_nothing_back_that_a_quicker_one_released(history, monkeypatch) -> None:
+    made = four(history)
+    other = type(history)(history.store)
+    write = history.store.write
+
+    def late(**how):
+        monkeypatch.setattr(history.store, "write", write)
+        other.prune(Keep(last=1))
+        other.gc()
+        return write(**how)
+
+    monkeypatch.setattr(history.store, "write", late)
+    history.prune(Keep(last=4, parts={"optimizer": Keep(last=1)}))
+    assert [is_pruned(history, c.id) for c in made] == [True, True, True, False]
+    assert history.gc().chunks == 0
+
+
+def test_a_decision_on_a_commit_that_gc_has_taken_leaves_no_mark(history, monkeypatch) -> None:
+    made = four(history)
+    history.rollback(made[0].id)
+    other = type(history)(history.store)
+    write = history.store.write
+
+    def late(**how):
+        monkeypatch.setattr(history.store, "write", write)
+        other.expire_reflog()
+        other.gc()
+        return write(**how)
+
+    monkeypatch.setattr(history.store, "write", late)
+    history.prune(Keep(first=1))
+    with history.store.read() as reader:
+        assert reader.count(Space.MARK) == 0 and reader.count(Space.COMMIT) == 1
 
 
 def test_a_pruned_commit_cannot_be_pointed_at(history) -> None:

@@ -268,6 +268,103 @@ def test_a_description_out_of_bounds_is_refused_before_anything_is_written(repo)
     assert objects(repo) == before
 
 
+@pytest.mark.parametrize(
+    ("wrong", "path"),
+    [
+        ({"message": "\ud800"}, "message"),
+        ({"step": 1.5}, "step"),
+        ({"step": "7"}, "step"),
+        ({"metrics": {"a": "x"}}, "metrics.a"),
+        ({"metrics": {"a": 10**400}}, "metrics.a"),
+        ({"metrics": {"\ud800": 1.0}}, "metrics"),
+        ({"metrics": {f"{n}" + "x" * 1000: 1.0 for n in range(2000)}}, "metrics"),
+    ],
+)
+def test_a_description_that_means_nothing_is_named(repo, wrong, path) -> None:
+    with pytest.raises(StateError) as caught:
+        repo.commit({"w": 1}, **wrong)
+    assert caught.value.path == path
+    assert not objects(repo)[Space.COMMIT]
+
+
+def test_a_tensor_that_could_not_be_read_back_is_refused(repo) -> None:
+    for tensor in (torch.zeros([1] * 65), torch.empty((0, 2**62)), torch.ones(1).as_strided((1,), (2**62,))):
+        with pytest.raises(UnsupportedTypeError) as caught:
+            repo.commit({"x": tensor})
+        assert caught.value.path == "x"
+
+
+def test_a_list_has_no_parts_to_release(repo) -> None:
+    state = ["model", torch.rand(500), "optimizer", torch.rand(900), 5]
+    repo.commit(state)
+    repo.commit([1])
+    assert not repo.prune(casckpt.Keep(parts={"optimizer": casckpt.Keep(last=1, branches=False)})).changes
+    repo.gc()
+    assert_same(state, repo.load("HEAD~1"))
+
+
+def test_integers_of_any_size_can_be_keys_and_members(repo) -> None:
+    state = {10**5000: {10**5000, (10**5000,)}, (10**5000, 1): -(10**5000)}
+    repo.commit(state)
+    assert repo.load() == state
+    repo.commit({10**5000: {10**5000}})
+    assert len(repo.diff("HEAD~1", "HEAD")) == 3
+
+
+def test_closing_waits_for_the_commit_in_flight(tmp_path, monkeypatch) -> None:
+    repo = casckpt.open(tmp_path / "store", chunk_size=1024)
+    closing = threading.Thread(target=repo.close)
+    publish = Ingest.publish
+
+    def close_meanwhile(ingest, *args, **kwargs):
+        closing.start()
+        closing.join(0.2)
+        assert closing.is_alive()
+        return publish(ingest, *args, **kwargs)
+
+    monkeypatch.setattr(Ingest, "publish", close_meanwhile)
+    made = repo.commit({"w": torch.rand(3000)})
+    closing.join()
+    with casckpt.open(tmp_path / "store") as again:
+        assert again.resolve().id == made.id
+
+
+def test_an_interrupt_while_it_is_synced_leaves_the_handle_at_its_own_commit(repo, monkeypatch) -> None:
+    repo.commit({"n": 0})
+    environment = repo.store._environment
+    sync = environment.sync
+
+    def interrupted() -> None:
+        sync()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(environment, "sync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        repo.commit({"n": 1})
+    monkeypatch.undo()
+    assert repo.load() == {"n": 1}
+    assert repo.commit({"n": 2}).parents == (repo.resolve("HEAD~1").id,)
+    assert [repo.load(f"HEAD~{n}")["n"] for n in range(3)] == [2, 1, 0]
+
+
+def test_a_record_that_lies_about_its_length_takes_no_memory(repo) -> None:
+    from casckpt.objects.codec import encode
+    from casckpt.objects.node import NodeRef
+    from casckpt.objects.tree import canonical
+    from casckpt.objects.values import Map, TensorRecord
+    from casckpt.tensors.load import load as load_tree
+
+    repo.commit({"w": torch.rand(3000)})
+    with repo.store.read() as reader:
+        node = next(reader.keys(Space.NODE))
+    raw = canonical(Map((("w", TensorRecord("uint8", (1,), None, 0, NodeRef(node, 1 << 61), None, 0)),)))
+    tree = repo.scheme.digest(Kind.TREE, raw)
+    with repo.store.write(durable=True, room=None) as writer:
+        writer.put(Space.TREE, tree, encode(Kind.TREE, tree, raw))
+    with pytest.raises(CorruptObjectError, match="where 2305843009213693952 are expected"):
+        repo.reading(lambda commits: load_tree(commits.objects, tree, (), None))
+
+
 def test_a_description_comes_back(repo) -> None:
     made = repo.commit(
         {"w": 1},
