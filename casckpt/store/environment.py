@@ -42,6 +42,11 @@ COUNTER_KEY: Final = b"counter"
 # Pages that a commit copies beside what it is given: the path to each changed leaf of each tree, and LMDB's free list.
 _BESIDE: Final = MIB
 
+# Room on the disk behind the last page, taken while there is some: LMDB copies what it changes, so that on a disk
+# without a byte free not even a deletion could be committed. This much is there after a commit; it is taken in steps.
+_RESERVE: Final = 2 * MIB
+_RESERVE_STEP: Final = 2 * MIB
+
 # Every environment with an open LMDB handle, for the child of a fork to find.
 _open: set[Environment] = set()
 
@@ -92,6 +97,7 @@ class Environment:
         self._write_lock = threading.Lock()
         self._writing_thread: int | None = None
         self._failure = ""
+        self._reserved = 0
         self.forked = False
         # Freed by `shut` only: freed at the interpreter's exit, it would wait for the writer of a frozen thread.
         _keep(raw)
@@ -234,6 +240,7 @@ class Environment:
                 self._fail("a commit failed", error)
             finally:
                 self._let_others_write(raw)
+            self._reserve()
             if durable:
                 self._acknowledge(counter)
         finally:
@@ -248,6 +255,13 @@ class Environment:
         with self.writing(transaction):
             transaction.raw.put(COUNTER_KEY, counter.to_bytes(8, "big"), db=meta)
         return counter
+
+    def _reserve(self) -> None:
+        end = (self._raw.info()["last_pgno"] + 1) * self.page_size + _RESERVE
+        if end > self._reserved:
+            self._reserved = end + _RESERVE_STEP
+            with contextlib.suppress(OSError):  # the change is made, and may have eaten what there was
+                filesystem.reserve(self.path / "data.mdb", self._reserved)
 
     def _acknowledge(self, counter: int) -> None:
         try:

@@ -33,6 +33,7 @@ NETWORK_FILESYSTEMS = {
     0x65735546: "FUSE",
 }
 
+_KEEP_SIZE: Final = 1  # FALLOC_FL_KEEP_SIZE of linux/falloc.h
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -110,6 +111,22 @@ def sync_folder(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def reserve(path: Path, end: int) -> None:
+    """Take the disk's room for a file up to byte `end`, its length left as it is; made if absent.
+
+    Raises:
+        OSError: there is no such room. A file system that cannot do this is no error.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        if _libc.fallocate(descriptor, _KEEP_SIZE, ctypes.c_int64(0), ctypes.c_int64(end)) != 0:
+            error = ctypes.get_errno()
+            if error in FULL:
+                raise OSError(error, os.strerror(error), str(path))
     finally:
         os.close(descriptor)
 

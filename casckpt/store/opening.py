@@ -52,6 +52,8 @@ _DATA: Final = "data.mdb"
 _LOCK: Final = "lock.mdb"
 _OURS: Final = frozenset({_DATA, _LOCK, "gate", "openers", "mark", "maintenance"})
 _MAX_READERS: Final = 1024
+# Bytes of lock.mdb: a head, and a line of 64 bytes for each reader.
+_LOCK_ROOM: Final = 4096 + 64 * _MAX_READERS
 # Sub-databases that a store may come to have; a slot costs a few bytes of each transaction.
 _MAX_DATABASES: Final = 32
 # struct flock: type, whence, start, length, pid
@@ -146,6 +148,8 @@ def _open(path: Path, wanted: Wanted) -> Environment:
                 wanted.check(str(path), held)
             else:
                 filesystem.sync_place(path)  # before there is a store in it, so that a store is never without its place
+            # LMDB maps it, and a reader that needs a page of it which a full disk does not have is killed (SIGBUS).
+            filesystem.reserve(path / _LOCK, _LOCK_ROOM)
             raw = _open_lmdb(path, fresh if held is None else held)
             undo.callback(raw.close)
             if held is None:

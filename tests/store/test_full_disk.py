@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 
@@ -262,3 +263,37 @@ def test_a_map_that_is_too_small_is_told_as_full_and_one_that_others_outgrew_as_
     with store.read() as reader:
         assert reader.count(Space.CHUNK) == 40
     store.close()
+
+
+def test_a_store_keeps_room_on_the_disk_for_what_a_deletion_copies_and_for_its_readers(store):
+    """Without it nothing can be deleted on a disk that others filled, and the 63rd reader is killed by SIGBUS."""
+    folder = store._environment.path
+    for turn in range(3):
+        with store.write(durable=True, room=None) as writer:
+            writer.put(Space.CHUNK, b"%d" % turn, b"v" * 3 * MIB)
+        end = (store._environment._raw.info()["last_pgno"] + 1) * store._environment.page_size
+        data = (folder / "data.mdb").stat()
+        assert data.st_blocks * 512 >= end + 2 * MIB > data.st_size
+    lock = (folder / "lock.mdb").stat()
+    assert lock.st_blocks * 512 >= lock.st_size >= 1024 * 64
+
+
+def test_where_no_room_can_be_kept_a_change_is_made_all_the_same_but_a_store_is_not_opened(store, monkeypatch):
+    class Libc:
+        def fallocate(self, *args):
+            ctypes.set_errno(code)
+            return -1
+
+    monkeypatch.setattr(filesystem, "_libc", Libc())
+    monkeypatch.setattr(filesystem, "kind_of", lambda path: 0)
+    code = errno.ENOSPC
+    with store.write(durable=True, room=None) as writer:
+        writer.put(Space.CHUNK, b"key", b"v" * 5 * MIB)
+    with store.read() as reader:
+        assert reader.has(Space.CHUNK, b"key")
+    path = store.path
+    store.close()
+    with pytest.raises(StoreFullError, match=path):
+        open_store(path)
+    code = errno.EOPNOTSUPP  # a file system that knows no such thing
+    open_store(path).close()
