@@ -96,7 +96,10 @@ class LmdbReader:
         return None if value is None else self._own(value)
 
     def size(self, space: Space, key: bytes) -> int | None:
-        """Length in bytes of the value, without copying it; None where absent."""
+        """Length in bytes of the value, without copying it; None where absent.
+
+        py-lmdb reads a byte of each page of a value before it hands out a view, so a cold one is read from the disk.
+        """
         value = self._view(space, key)
         return None if value is None else len(value)
 

@@ -68,7 +68,7 @@ class Reader(Protocol):
         """Whether there is a value under `key`, without touching it."""
 
     def size(self, space: Space, key: bytes) -> int | None:
-        """Length in bytes of the value, without copying or touching more than its first page; None where absent."""
+        """Length in bytes of the value, without copying it (its pages are read, if cold); None where absent."""
 
     def keys(self, space: Space, start: bytes = b"", *, reverse: bool = False) -> Iterator[bytes]:
         """Keys from the first one >= `start` up; reversed, from the last one < `start` (empty: the end) down."""
