@@ -35,7 +35,7 @@ from tests.strategies import states
 
 
 def file_bytes(repo: Repository) -> int:
-    return (Path(repo.path) / "data.mdb").stat().st_blocks * 512
+    return (Path(repo.path) / "data.mdb").stat().st_size
 
 
 def objects(repo: Repository) -> dict[Space, set[bytes]]:
