@@ -16,7 +16,7 @@ class Stats:
     """Counts of what is there (also of what gc would collect), and bytes.
 
     commits: in the log; pruned: of these, without state. logical: bytes of the states of all commits that are kept, as
-    full files would take them. stored: bytes of the frames of all objects; stored_by_kind: of "chunks", "nodes",
+    full files would take them (a part that was released since is counted as it was). stored: bytes of the frames of all objects; stored_by_kind: of "chunks", "nodes",
     "trees" and "commits". size: of the file.
     """
 
