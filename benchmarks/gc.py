@@ -1,9 +1,9 @@
 """gc of a million small chunks while another process commits: seconds, anonymous memory, and how long the other waits.
 
-    python -m benchmarks.gc [--chunks 1000000] [--json]
+    python -m benchmarks.gc [--chunks 1000000] [--live 3000] [--json]
 
-The store is made in a temporary folder: a live commit, and a commit of `--chunks` chunks of 256 bytes that is abandoned
-and then collected. gc runs in a process of its own, as `casckpt gc` does.
+The store is made in a temporary folder: a live commit of `--live` chunks of 256 bytes, and one of `--chunks` chunks that
+is abandoned and then collected. gc runs in a process of its own, as `casckpt gc` does.
 """
 
 from __future__ import annotations
@@ -63,12 +63,12 @@ def write_on(path: str, stop: multiprocessing.Event, results: multiprocessing.Qu
     results.put(waits)
 
 
-def run(chunks: int) -> dict[str, object]:
+def run(chunks: int, live: int) -> dict[str, object]:
     spawn = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "store")
         with casckpt.open(path, chunk_size=CHUNK, codec="none") as repo:
-            repo.commit({"live": np.arange(100_000)}, "live")
+            repo.commit({"live": np.arange(live * CHUNK // 8)}, "live")
             dead = np.random.default_rng(0).integers(0, 255, chunks * CHUNK, dtype=np.uint8)
             repo.commit({"dead": dead}, "dead")
             repo.rollback("HEAD~1")
@@ -100,9 +100,10 @@ def run(chunks: int) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--chunks", type=int, default=1_000_000)
+    parser.add_argument("--live", type=int, default=3000)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    found = run(options.chunks)
+    found = run(options.chunks, options.live)
     if options.json:
         print(json.dumps(found))
         return

@@ -16,8 +16,8 @@ class Stats:
     """Counts of what is there (also of what gc would collect), and bytes.
 
     commits: in the log; pruned: of these, without state. logical: bytes of the states of all commits that are kept, as
-    full files would take them (a part that was released since is counted as it was). stored: bytes of the frames of all objects; stored_by_kind: of "chunks", "nodes",
-    "trees" and "commits". size: of the file.
+    full files would take them (a part that was released since is counted as it was). stored: bytes of the frames of all
+    objects; stored_by_kind: of "chunks", "nodes", "trees" and "commits". size: of the file.
     """
 
     commits: int
