@@ -2,8 +2,8 @@
 
     python -m benchmarks.gc [--chunks 1000000] [--live 3000] [--json]
 
-The store is made in a temporary folder: a live commit of `--live` chunks of 256 bytes, and one of `--chunks` such chunks
-that is abandoned and then collected. gc runs in a process of its own, as `casckpt gc` does.
+The store is made in a temporary folder: a live commit of `--live` chunks of 256 bytes, and one of `--chunks` such
+chunks that is abandoned and then collected. gc runs in a process of its own, as `casckpt gc` does.
 """
 
 from __future__ import annotations

@@ -143,18 +143,24 @@ class _Sweep:
         freed = 0
         pending = ((space, key) for space, keys in dead.items() for key in _split(keys, self._scheme.size))
         batch: deque[tuple[Space, bytes, int]] = deque()
+        quota = (
+            _STRIDE  # the first transactions are small: on a full disk they free the pages that larger ones copy into
+        )
         while self._fill(pending, batch):
             with self._store.write(durable=False, room=None) as writer:
                 self._catch_up(writer)
                 move_gc_epoch(writer)
                 stop = time.monotonic() + GC_LOCK_HELD
-                while batch:
+                for number in range(1, quota + 1):
+                    if not batch:
+                        break
                     space, key, size = batch.popleft()
                     if not self._live.holds(space, key) and writer.delete(space, key) and space in _OBJECTS:
                         freed += size
                     self._done += 1
-                    if self._done % _STRIDE == 0 and time.monotonic() > stop:
+                    if number % _STRIDE == 0 and time.monotonic() > stop:
                         break
+                quota *= 4
             self._progress("deleting what is not", self._done, self._total)
             time.sleep(GC_REST)
         if self._total:
@@ -168,7 +174,7 @@ class _Sweep:
         Deleting a value touches it, and finding its length reads it: from a cold disk both would take far longer than
         the lock may be held.
         """
-        size = 0
+        size = sum(length for _, _, length in batch)
         with self._store.read() as reader:
             self._catch_up(reader)
             while len(batch) < _BATCH and size < WRITE_BATCH:
