@@ -49,6 +49,8 @@ class CasckptError(Exception):
 
     kind = "error"
     exit_code = 1
+    partly_restored = False
+    """Whether live objects had been changed already when a restore failed with it."""
 
     def __init__(self, problem: str, *, remedy: str = "") -> None:
         super().__init__(f"{problem}; {remedy}" if remedy else problem)

@@ -153,7 +153,8 @@ class Repository(History):
         strict: whether a tensor that only one side has is an error.
 
         Raises:
-            RestoreMismatchError: something does not fit; nothing was written.
+            RestoreMismatchError: something does not fit. Nothing was written, unless `partly_restored` is set: then a
+                `load_state_dict` refused what it got, after tensors were written.
             UnknownRevisionError, AmbiguousRevisionError, PrunedCommitError, ReleasedPartError
             CorruptObjectError, MissingObjectError: live objects may be partly restored; restore another commit.
         """

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from casckpt.errors import RestoreMismatchError, UnsupportedTypeError
+from casckpt.errors import CasckptError, RestoreMismatchError, UnsupportedTypeError
 from casckpt.history.fetch import Objects
 from casckpt.objects.values import TensorRecord, Value
 from casckpt.tensors import in_place
@@ -111,6 +111,13 @@ class Plan:
 
         for step in self._checks:
             step(resolve)
+        try:
+            self._carry_out(resolve)
+        except CasckptError as error:
+            error.partly_restored = True
+            raise
+
+    def _carry_out(self, resolve: Resolve) -> None:
         for write in self._writes.values():
             in_place.write(self._objects, write.live, write.record)
         for step in self._settles:

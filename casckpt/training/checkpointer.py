@@ -18,6 +18,7 @@ from casckpt.errors import (
     LoaderError,
     PolicyError,
     RefExistsError,
+    StateError,
     StoreSettingsError,
 )
 from casckpt.history.commits import Commit
@@ -119,6 +120,7 @@ class Checkpointer:
         self._step = self._began = 0  # _began: the step at which the loader was last known to be untouched
         self._metrics = Metrics(None)
         self._uncommitted = False
+        self._torn: Commit | None = None  # the commit that live objects were left partly restored from
         self.last: Commit | None = None
         """The newest commit that was made, resumed from or rolled back to here."""
 
@@ -225,6 +227,11 @@ class Checkpointer:
             warnings.warn(f"step {self._step} {done}: {type(error).__name__}: {error}", RuntimeWarning, stacklevel=3)
 
     def _commit(self, message: str) -> Commit:
+        if self._torn is not None:
+            raise StateError(
+                f"going back to commit {self._torn.id[:12]} failed half-way, so the live objects are a mixture",
+                remedy="resume() or rollback() to a commit that fits before the next commit",
+            )
         best = self._due.better(self._metrics)
         best = self._due.best if best is None else best
         commit = self.repo.commit(
@@ -259,9 +266,13 @@ class Checkpointer:
             UnknownRevisionError, AmbiguousRevisionError, PrunedCommitError, ReleasedPartError
             CorruptObjectError, MissingObjectError
         """
-        if ref in (None, "HEAD") and next(self.repo.log(limit=1), None) is None:
+        newest = ref in (None, "HEAD")
+        if newest and next(self.repo.log(limit=1), None) is None:
             return self._step
-        self._restore(self.repo.resolve("HEAD" if ref is None else ref), only, strict)
+        commit = self.repo.resolve("HEAD" if ref is None else ref)
+        self._restore(commit, only, strict)
+        if newest:
+            self.repo.follow(commit.id)  # whoever moved the branch there
         return self._step
 
     def rollback(self, revision: str) -> int:
@@ -270,10 +281,13 @@ class Checkpointer:
         May be called inside of a loop over `batches()`: its next batch is the one that followed the commit.
 
         Raises:
-            RefMovedError: somebody else moved the branch. RestoreMismatchError: something does not fit. The branch
-                stays where it was, and nothing was restored.
+            RefMovedError: somebody else moved the branch; `resume()` goes on from where it is.
+            RestoreMismatchError: something does not fit.
             UnknownRevisionError, AmbiguousRevisionError, PrunedCommitError, ReleasedPartError
-            CorruptObjectError, MissingObjectError: live objects may be partly restored.
+            CorruptObjectError, MissingObjectError
+
+        After an error the branch is where it was. Where the error's `partly_restored` is set, live objects are not as
+        they were, and nothing is committed until a `resume` or `rollback` succeeds.
         """
         self.wait()
         tip = self.repo.resolve("HEAD").id
@@ -289,7 +303,13 @@ class Checkpointer:
         return self._step
 
     def _restore(self, commit: Commit, only: Iterable[str] | None, strict: bool) -> None:
-        progress = self._run.put_back(self.repo, commit, only, strict)
+        try:
+            progress = self._run.put_back(self.repo, commit, only, strict)
+        except BaseException as error:
+            if not isinstance(error, CasckptError) or error.partly_restored:
+                self._torn = commit
+            raise
+        self._torn = None
         if progress is not None:
             self._step = self._began = progress.step
             self._due.restart(progress.step, progress.best)

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from casckpt.errors import RestoreMismatchError
+from casckpt.errors import CasckptError, RestoreMismatchError
 from casckpt.history.commits import Commit, CommitReader
 from casckpt.objects.paths import escape
 from casckpt.objects.tree import shallow
@@ -82,10 +82,14 @@ class Run:
         if with_loader and progress is not None and generators is not None:
             place = self._place(progress, generators, saved.get(LOADER), RNG in wanted)
         repo.restore({name: self._states[name] for name in wanted if name in self._states}, commit.id, strict=strict)
-        if place is not None and self.position is not None:
-            self.position.put_back(place)
-        if RNG in wanted and generators is not None:
-            rng.restore(generators)
+        try:
+            if place is not None and self.position is not None:
+                self.position.put_back(place)
+            if RNG in wanted and generators is not None:
+                rng.restore(generators)
+        except CasckptError as error:
+            error.partly_restored = True
+            raise
         return progress if PROGRESS in wanted else None
 
     def _wanted(self, only: Iterable[str] | None, held: set[str], commit: Commit, strict: bool) -> list[str]:
