@@ -44,6 +44,10 @@ def test_the_scripts_that_are_only_shown_are_python() -> None:
         compile(source, "README.md", "exec")
 
 
+def test_nothing_in_it_is_still_to_be_filled_in() -> None:
+    assert not re.findall(r"\b[A-Z]+_[A-Z]+\b", README)
+
+
 def test_every_file_that_it_points_to_is_there() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
