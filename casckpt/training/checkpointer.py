@@ -51,7 +51,8 @@ class Checkpointer:
     repository: a path, which is opened (and made, where there is none) and closed again; or an open Repository.
     model, optimizer, scheduler, scaler, ema, and further ones by their names: objects with `state_dict` and
         `load_state_dict`, or dicts and lists of tensors and values, which are restored in place.
-    dataloader: a DataLoader, to be gone through by `batches()`; or a loader with `state_dict` and `load_state_dict`.
+    dataloader: a DataLoader, or a loader with `state_dict` and `load_state_dict`; either is to be gone through by
+        `batches()`.
     every_steps, every_seconds: when `step()` commits; without either, and without monitor, only `save()`, a signal and
         the end of the `with` block do. monitor, mode: commit only where this metric is better ("min", "max") than in
         every commit before.
@@ -244,11 +245,10 @@ class Checkpointer:
 
     def _check_loader(self) -> None:
         position = self._run.position
-        if position is not None and position.kind == "batches" and not position.pulled and self._step != self._began:
+        if position is not None and not position.pulled and self._step != self._began:
             raise LoaderError(
                 f"no batch was taken from batches() for step {self._step}, so the dataloader's position is not known",
-                remedy="iterate over ckpt.batches() instead of the loader, give a loader with state_dict, such as "
-                "torchdata's StatefulDataLoader, or leave dataloader= out",
+                remedy="iterate over ckpt.batches() instead of the loader, or leave dataloader= out",
             )
 
     # -- going back ----------------------------------------------------------------------------------------------------

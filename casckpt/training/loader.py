@@ -5,7 +5,8 @@ of batches that were delivered in this epoch, with the generators as they were b
 To come back, these are put back, an iterator is built, and that many batches are skipped: by their indices alone where
 the data set can be indexed. Then the generators are put to where they were when the commit was made.
 
-A loader with `state_dict` and `load_state_dict` is asked for its own.
+A loader with `state_dict` and `load_state_dict` is asked for its own. It is pulled from here all the same: building its
+iterator draws, and only who builds it can put the generators right afterwards.
 """
 
 from __future__ import annotations

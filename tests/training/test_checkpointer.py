@@ -281,6 +281,26 @@ def test_a_plain_loader_that_is_not_gone_through_by_batches_is_refused_when_a_co
     assert steps(repo) == [2, 0]
 
 
+@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")
+@pytest.mark.parametrize("loader", ["cursor", "stateful"])
+def test_a_loader_with_a_state_that_is_not_gone_through_by_batches_is_refused(repo: Repository, loader: str) -> None:
+    """Otherwise each commit after a resume would hold the position that was resumed from."""
+    with Run(loader).checkpointer(repo) as ckpt:
+        next(ckpt.batches())
+        ckpt.step(1)
+    with (run := Run(loader)).checkpointer(repo) as ckpt:
+        assert ckpt.resume() == 1
+        ckpt.save(1)
+        next(iter(run.data))
+        with pytest.raises(LoaderError, match=r"no batch was taken from batches\(\) for step 2") as caught:
+            ckpt.step(2)
+        assert caught.value.remedy == "iterate over ckpt.batches() instead of the loader, or leave dataloader= out"
+        with pytest.raises(LoaderError):
+            ckpt.save(2)
+        ckpt.resume()
+    assert steps(repo) == [1, 1]
+
+
 @pytest.mark.parametrize(
     ("loader", "problem"),
     [
