@@ -28,7 +28,7 @@ from casckpt.tensors.repository import Repository, open_repository
 from casckpt.training.due import Due, Metrics
 from casckpt.training.loader import END, Position, position_of
 from casckpt.training.run import Run
-from casckpt.training.signals import Signals
+from casckpt.training.signals import Signals, name_of
 from casckpt.training.states import checked
 from casckpt.training.upkeep import Upkeep
 
@@ -170,7 +170,7 @@ class Checkpointer:
         """
         self._step, self._metrics, self._uncommitted = operator.index(step), Metrics(metrics), True
         if self._signals.noted is not None:
-            self._attempt(f"stopped by {signal.Signals(self._signals.noted).name}", upkeep=False)
+            self._attempt(f"stopped by {name_of(self._signals.noted)}", upkeep=False)
             self._signals.act()
         elif self._due.is_due(self._step, self._metrics):
             self._attempt("")

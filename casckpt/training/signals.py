@@ -62,3 +62,11 @@ class Signals:
             self.act()
         else:
             self.noted = number
+
+
+def name_of(number: int) -> str:
+    """A signal's name; most real-time signals have none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -59,6 +59,21 @@ def test_the_next_step_commits_and_then_lets_the_signal_take_its_course(repo: Re
     assert repo.resolve().step == 3
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGRTMIN"), reason="this platform has no real-time signals")
+def test_a_signal_without_a_name_is_committed_at_as_well(repo: Repository) -> None:
+    number = signal.SIGRTMIN + 1
+    found: list[int] = []
+    before = signal.signal(number, lambda came, _: found.append(came))
+    try:
+        with checkpointer(repo, signals=(number,)) as ckpt:
+            os.kill(os.getpid(), number)
+            ckpt.step(1)
+            assert repo.resolve().message == f"stopped by signal {number}"
+            assert found == [number]
+    finally:
+        signal.signal(number, before)
+
+
 def test_a_second_signal_acts_at_once(repo: Repository, caught: list[int]) -> None:
     with checkpointer(repo) as ckpt:
         os.kill(os.getpid(), USR)
