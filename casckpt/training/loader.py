@@ -55,6 +55,9 @@ class Position(Protocol):
     def place(self) -> Place:
         """Where it is."""
 
+    def check(self, place: Place) -> None:
+        """Raise RestoreMismatchError if the loader has other generators than the place; nothing is changed."""
+
     def put_back(self, place: Place) -> None:
         """Go to a place, from the next pull on. An iterator in use is given up."""
 
@@ -161,6 +164,14 @@ class _CountedPosition(_Position):
             generators=self._generators(),
         )
 
+    def check(self, place: Place) -> None:
+        # what is put back before the iterator is built, which may make generators that are not there yet
+        if place.batches and place.start is not None:
+            rng.check(place.start, "rng.epoch_start")
+            rng.check_own(self._own(), place.start.get("loader", []), "rng.epoch_start.loader")
+        elif place.generators is not None:
+            rng.check_own(self._own(), place.generators.get("loader", []), "rng.loader")
+
     def put_back(self, place: Place) -> None:
         super().put_back(place)
         if _persists(self._loader):
@@ -215,6 +226,14 @@ class _OwnPosition(_Position):
         unused = _builds_when_asked(self._loader) and self._loader._iterator is None
         state = {} if unused else self._loader.state_dict()
         return Place(self.epoch, self._batches, False, None, state, self._generators())
+
+    def check(self, place: Place) -> None:
+        if place.generators is None:
+            return
+        own, saved = self._own(), place.generators.get("loader", [])
+        # taking its state and building its iterator come before the generators, and may make some that it lacks now
+        if len(own) >= len(saved):
+            rng.check_own(own, saved, "rng.loader")
 
     def put_back(self, place: Place) -> None:
         try:

@@ -97,6 +97,15 @@ def restore_own(generators: list[Own], states: list[Any], path: str) -> None:
         _put(f"{path}.{index}", _setter(generator), state)
 
 
+def check_own(generators: list[Own], states: list[Any], path: str) -> None:
+    """Raise RestoreMismatchError where `restore_own` would; the generators stay as they are."""
+    before = capture_own(generators)
+    try:
+        restore_own(generators, states, path)
+    finally:
+        restore_own(generators, before, path)
+
+
 def _own_state(generator: Own) -> Any:
     if isinstance(generator, torch.Generator):
         return generator.get_state()

@@ -81,6 +81,8 @@ class Run:
         place = None
         if with_loader and progress is not None and generators is not None:
             place = self._place(progress, generators, saved.get(LOADER), RNG in wanted)
+        if place is not None and self.position is not None:
+            self.position.check(place)
         repo.restore({name: self._states[name] for name in wanted if name in self._states}, commit.id, strict=strict)
         try:
             if place is not None and self.position is not None:

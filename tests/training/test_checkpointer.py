@@ -36,7 +36,7 @@ from casckpt.tensors.repository import Repository
 from casckpt.training.due import Due, Metrics
 from casckpt.training.upkeep import Upkeep
 from tests.equality import assert_same
-from tests.training.runs import EPOCH, LOADERS, Numbers, Run
+from tests.training.runs import EPOCH, LOADERS, Cursor, Numbers, Run
 
 
 @pytest.fixture
@@ -341,14 +341,64 @@ def test_a_loader_that_refuses_its_state_is_named(repo: Repository) -> None:
             ckpt.resume()
 
 
-def test_a_loader_with_other_generators_is_refused(repo: Repository) -> None:
-    with Run("own").checkpointer(repo) as ckpt:
+def shuffled(generator: Any = None) -> DataLoader[Any]:
+    """A loader whose own generator, if there is one, is of any kind."""
+    loader = DataLoader(Numbers(), batch_size=4)
+    if generator is not None:
+        loader.shuffler = generator  # type: ignore[attr-defined]
+    return loader
+
+
+@pytest.mark.parametrize("batches", [0, 1])
+@pytest.mark.parametrize("other", [None, random.Random(1)], ids=["fewer", "another type"])
+def test_a_loader_with_other_generators_is_refused_before_anything_is_restored(
+    repo: Repository, batches: int, other: Any
+) -> None:
+    with counted(repo, dataloader=shuffled(torch.Generator())) as ckpt:
+        for _ in range(batches):
+            next(ckpt.batches())
+        ckpt.save(batches)
+    held = {"n": torch.ones(1)}
+    before = None if other is None else other.getstate()
+    ckpt = casckpt.Checkpointer(repo, data=held, dataloader=shuffled(other), signals=())
+    where = r"rng\.epoch_start\.loader" if batches else r"rng\.loader"
+    problem = "1 generators of the loader were saved, and it has 0" if other is None else "does not take the saved state"
+    with pytest.raises(RestoreMismatchError, match=rf"at {where}.*{problem}"):
+        ckpt.resume()
+    assert held["n"] == 1
+    assert other is None or other.getstate() == before
+    assert ckpt.resume(only=["data"]) == 0
+    assert held["n"] == 0
+
+
+def test_a_loader_with_a_state_and_other_generators_is_refused_before_anything_is_restored(repo: Repository) -> None:
+    with Run("cursor").checkpointer(repo) as ckpt:
         next(ckpt.batches())
         ckpt.step(1)
-    with Run("global").checkpointer(repo) as ckpt:
-        ckpt.resume()
-        with pytest.raises(RestoreMismatchError, match=r"at rng\.loader: 1 generators of the loader were saved"):
-            next(ckpt.batches())
+    with (run := Run("cursor", seed=1)).checkpointer(repo) as ckpt:
+        run.data.shuffler = random.Random(1)
+        before = run.weights()
+        with pytest.raises(RestoreMismatchError, match=r"at rng\.loader.*0 generators .* were saved, and it has 1"):
+            ckpt.resume()
+        assert_same(run.weights(), before)
+        assert run.data.at == 0
+
+
+def test_generators_that_a_loader_makes_when_it_is_iterated_do_not_have_to_be_there_before(repo: Repository) -> None:
+    class Late(Cursor):
+        def __iter__(self) -> Iterator[torch.Tensor]:
+            self.shuffler = random.Random(1)
+            return super().__iter__()
+
+    with counted(repo, dataloader=(first := Late())) as ckpt:
+        next(ckpt.batches())
+        first.shuffler.random()
+        ckpt.save(1)
+        expected = first.shuffler.random()
+    with counted(repo, dataloader=(again := Late())) as ckpt:
+        assert ckpt.resume() == 1
+        next(ckpt.batches())
+        assert again.shuffler.random() == expected
 
 
 # -- going back --------------------------------------------------------------------------------------------------------
