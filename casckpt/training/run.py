@@ -79,6 +79,8 @@ class Run:
         if generators is not None:
             rng.check(generators)
         place = None
+        if not strict and progress is not None and progress.loader is None:
+            with_loader = False  # like any other part that the commit lacks
         if with_loader and progress is not None and generators is not None:
             place = self._place(progress, generators, saved.get(LOADER), RNG in wanted)
         if place is not None and self.position is not None:

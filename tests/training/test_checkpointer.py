@@ -332,6 +332,20 @@ def test_a_loader_of_another_kind_is_refused(repo: Repository) -> None:
         assert ckpt.resume(only=["model", "optimizer", "progress"]) == 1
 
 
+@pytest.mark.parametrize("loader", ["global", "cursor"])
+def test_a_commit_without_a_position_is_resumed_where_that_is_not_strict(repo: Repository, loader: str) -> None:
+    with counted(repo) as ckpt:
+        ckpt.save(1)
+        expected = torch.rand(3)
+    ckpt = counted(repo, dataloader=LOADERS[loader]())
+    with pytest.raises(RestoreMismatchError, match="holds no position of a loader, and the loader given here needs a"):
+        ckpt.resume()
+    assert ckpt.resume(strict=False) == 1
+    assert torch.equal(torch.rand(3), expected)
+    assert len(list(ckpt.batches())) == EPOCH, "the loader stays at its beginning"
+    assert ckpt.save(2).step == 2
+
+
 def test_a_loader_that_refuses_its_state_is_named(repo: Repository) -> None:
     with (run := Run("cursor")).checkpointer(repo) as ckpt:
         next(ckpt.batches())
