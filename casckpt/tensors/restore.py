@@ -71,8 +71,10 @@ class _Restorer:
         if not _holds_live(live, set()):
             return self.plain(live, expand(value, self._fetch), path, fixed)
         if isinstance(live, Mapping):
+            self.plan.change(live, value, path)
             self.choose(live, value, path)
             return Kept(live)
+        self.plan.change(live, value, path)
         saved = shallow(value, self._fetch)
         if not isinstance(saved, (list, tuple)) or len(saved) != len(live):
             raise RestoreMismatchError(
@@ -108,6 +110,7 @@ class _Restorer:
             self.plan.settle(lambda resolve: _set_items(live, [(key, resolve(slot)) for key, slot in slots]))
 
     def _object(self, live: Any, value: Value, path: str) -> None:
+        self.plan.change(live, value, path)
         if isinstance(live, torch.nn.Module):
             plan_module(self.plan, live, _entries(value, path), value, path)
         elif isinstance(live, torch.optim.Optimizer):
@@ -126,6 +129,7 @@ class _Restorer:
         if isinstance(live, dict) and _is_mapping(value):
             return self._dict(live, value, path)
         if isinstance(live, list) and isinstance(value, list):
+            self.plan.change(live, value, path)
             slots = [
                 self.plain(live[index], item, child(path, index), False)
                 if index < len(live)
@@ -148,6 +152,7 @@ class _Restorer:
         return self._leaf(live, value, path, fixed)
 
     def _dict(self, live: dict[Any, Any], value: Value, path: str) -> Slot:
+        self.plan.change(live, value, path)
         here = {canonical(_stored(key)): key for key in live}
         slots: list[tuple[Slot, Slot]] = []
         for name, (key, item) in _entries(value, path).items():
@@ -172,9 +177,10 @@ class _Restorer:
             return Kept(live)
         return Kept(live) if all(isinstance(slot, Kept) for slot in slots) else Joined(type(live), slots)
 
-    def _array(self, live: np.ndarray[Any, Any], value: Value, path: str, fixed: bool) -> Slot:
+    def _array(self, live: np.ndarray[Any, Any], value: ArrayRecord, path: str, fixed: bool) -> Slot:
         if not live.flags.writeable:
             return self._leaf(live, value, path, fixed)
+        self.plan.claim_array(live, value, path)
         slot = self.plan.load(value, path)
 
         def check(resolve: Callable[[Slot], Any]) -> None:
@@ -191,6 +197,7 @@ class _Restorer:
         return Kept(live)
 
     def _set(self, live: set[Any], value: Value, path: str) -> Slot:
+        self.plan.change(live, value, path)
         slot = self.plan.load(value, path)
 
         def settle(resolve: Callable[[Slot], Any]) -> None:

@@ -6,13 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 
 from casckpt.errors import CasckptError, RestoreMismatchError, UnsupportedTypeError
 from casckpt.history.fetch import Objects
-from casckpt.objects.values import TensorRecord, Value
+from casckpt.objects.tree import canonical
+from casckpt.objects.values import ArrayRecord, TensorRecord, Value
 from casckpt.tensors import in_place
 from casckpt.tensors.load import read
+from casckpt.tensors.restore_overlap import Claim, claim_array, claim_tensor, refuse_overlaps
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,7 @@ Step: TypeAlias = Callable[[Resolve], None]
 class _Write:
     live: torch.Tensor
     record: TensorRecord
+    path: str
 
 
 class Plan:
@@ -56,6 +60,8 @@ class Plan:
         self._objects = objects
         self._values: list[tuple[Value, str]] = []
         self._writes: dict[object, _Write] = {}
+        self._claims: list[Claim] = []
+        self._changed: dict[int, tuple[object, Value, str]] = {}
         self._checks: list[Step] = []
         self._settles: list[Step] = []
         self._calls: list[tuple[str, Step]] = []
@@ -72,15 +78,38 @@ class Plan:
             RestoreMismatchError: it does not fit; or the same memory is to hold two different tensors.
         """
         in_place.check_fits(live, record, path)
-        place = _place(live)
-        before = self._writes.setdefault(place, _Write(live, record))
-        if before.record == record or in_place.equal_bytes(self._objects, before.record, record):
+        write = _Write(live, record, path)
+        before = self._writes.setdefault(_place(live), write)
+        if before is write:
+            self._claims += claim_tensor(live, record, path)
+        elif before.record == record or in_place.equal_bytes(self._objects, before.record, record):
             return
-        raise RestoreMismatchError(
-            "the live tensor shares its memory with another one, and they were saved with different contents",
-            path=path,
-            remedy="untie them before restoring",
-        )
+        else:
+            raise RestoreMismatchError(
+                f"the live tensor shares its memory with the one at {before.path}, and they were saved with different "
+                "contents",
+                path=path,
+                remedy="untie them before restoring",
+            )
+
+    def claim_array(self, live: np.ndarray[Any, Any], record: ArrayRecord, path: str) -> None:
+        """Say that a live array is going to be written, as `write` does for tensors."""
+        self._claims += claim_array(live, record, path)
+
+    def change(self, live: object, value: Value, path: str) -> None:
+        """Say that a live container or object is going to be made equal to a saved value.
+
+        Raises:
+            RestoreMismatchError: it stands in another place too, for which something else was saved.
+        """
+        _, before, where = self._changed.setdefault(id(live), (live, value, path))
+        if before is not value and canonical(before) != canonical(value):
+            raise RestoreMismatchError(
+                f"the live {type(live).__name__} is also the one at {where or 'the root'}, and they were saved with "
+                "different contents",
+                path=path,
+                remedy="put a copy in one of the two places before restoring",
+            )
 
     def verify(self, check: Step) -> None:
         """Have a check made on what was loaded, before anything is written."""
@@ -100,6 +129,7 @@ class Plan:
         Raises:
             RestoreMismatchError, UnsupportedTypeError, CorruptObjectError, MissingObjectError
         """
+        refuse_overlaps(self._claims)
         loaded = self._loaded()
 
         def resolve(slot: Slot) -> Any:

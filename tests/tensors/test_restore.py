@@ -502,3 +502,68 @@ def test_a_type_that_is_not_registered_here_is_named_by_its_path(repo: Repositor
         repo.restore({"a": 0, "d": {"x": []}})
     with pytest.raises(UnsupportedTypeError, match=r"at d\.x\.0: it was saved"):
         repo.restore({"a": 0, "d": Thing(0)})
+
+
+_FLAT = torch.arange(9.0)
+
+
+@pytest.mark.parametrize(
+    "views",
+    [
+        lambda flat: (flat.view(3, 3), flat.view(3, 3).t()),
+        lambda flat: (flat, flat[2:5]),
+        lambda flat: (flat.view(3, 3), flat),
+        lambda flat: (flat[2:5], flat[4:8]),
+        lambda flat: (flat.numpy()[1:], flat.numpy()[:3]),
+        lambda flat: (flat, flat.numpy()[:3]),
+        lambda flat: (flat.numpy(), flat.numpy()[:]),
+    ],
+)
+def test_memory_that_overlaps_is_written_only_if_it_was_saved_so(repo: Repository, views: Any) -> None:
+    one, other = views(_FLAT.clone())
+    repo.commit({"one": copy.deepcopy(one) + 1, "other": copy.deepcopy(other) + 2})
+    live = torch.zeros(9)
+    first, second = views(live)
+    with pytest.raises(RestoreMismatchError, match="other") as caught:
+        repo.restore({"one": first, "other": second})
+    assert "one" in str(caught.value)
+    assert not live.any()
+
+
+@pytest.mark.parametrize(
+    "views",
+    [
+        lambda flat: (flat.view(3, 3), flat.view(3, 3).t()),
+        lambda flat: (flat, flat[2:5]),
+        lambda flat: (flat.view(3, 3), flat),
+        lambda flat: (flat[2:5], flat[4:8]),
+        lambda flat: (flat.view(3, 3)[:, 0], flat.view(3, 3)[:, 1]),
+        lambda flat: (flat.numpy(), flat.numpy()[:]),
+        lambda flat: (flat.numpy()[:4], flat.numpy()[4:]),
+        lambda flat: (flat.numpy().reshape(3, 3).T, flat.numpy().reshape(3, 3).T),
+        lambda flat: (flat[:0], flat.numpy()[:0]),
+    ],
+)
+def test_memory_that_overlaps_as_it_was_saved_is_written(repo: Repository, views: Any) -> None:
+    one, other = views(_FLAT.clone())
+    repo.commit({"one": one, "other": other})
+    target = dict(zip(("one", "other"), views(torch.zeros(9)), strict=True))
+    repo.restore(target)
+    assert np.array_equal(target["one"], one)
+    assert np.array_equal(target["other"], other)
+
+
+@pytest.mark.parametrize("make", [lambda n: {"v": n}, lambda n: [n], lambda n: {n}, lambda n: Thing(n)])
+def test_one_object_in_two_places_must_have_been_saved_with_the_same_contents(repo: Repository, make: Any) -> None:
+    def saved(number: Any) -> Any:
+        made = make(number)
+        return made.state_dict() if isinstance(made, Thing) else made
+
+    live = make(0)
+    repo.commit({"x": saved(1), "y": saved(True)})
+    with pytest.raises(RestoreMismatchError, match="x"):
+        repo.restore({"x": live, "y": live})
+    assert_same(saved(0), live.state_dict() if isinstance(live, Thing) else live)
+    repo.commit({"x": saved(1), "y": saved(1)})
+    repo.restore({"x": live, "y": live})
+    assert_same(saved(1), live.state_dict() if isinstance(live, Thing) else live)
