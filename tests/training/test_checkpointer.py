@@ -359,7 +359,7 @@ def shuffled(generator: Any = None) -> DataLoader[Any]:
     """A loader whose own generator, if there is one, is of any kind."""
     loader = DataLoader(Numbers(), batch_size=4)
     if generator is not None:
-        loader.shuffler = generator  # type: ignore[attr-defined]
+        loader.shuffler = generator
     return loader
 
 
@@ -376,7 +376,7 @@ def test_a_loader_with_other_generators_is_refused_before_anything_is_restored(
     before = None if other is None else other.getstate()
     ckpt = casckpt.Checkpointer(repo, data=held, dataloader=shuffled(other), signals=())
     where = r"rng\.epoch_start\.loader" if batches else r"rng\.loader"
-    problem = "1 generators of the loader were saved, and it has 0" if other is None else "does not take the saved state"
+    problem = "were saved, and it has 0" if other is None else "does not take the saved state"
     with pytest.raises(RestoreMismatchError, match=rf"at {where}.*{problem}"):
         ckpt.resume()
     assert held["n"] == 1
