@@ -39,7 +39,7 @@ def plan_module(
     tensors: list[tuple[torch.Tensor, TensorRecord, str]] = []
     extra: dict[str, Value] = {}
     own = _Own(module)
-    in_place = not own.lazy
+    in_place = not own.lazy and _loads_plainly(module)
     for key, name in names.items():
         item, inner_path = items[name], child(path, key)
         held = live[key]
@@ -56,13 +56,19 @@ def plan_module(
             in_place = in_place and own.holds(held)
             tensors.append((held, item, inner_path))
     if not in_place:
+        for held, record, inner_path in tensors:
+            if own.holds(held):
+                plan.write(held, record, inner_path, by_call=True)
         slot = plan.load(value, path)
 
         def load_all(resolve: Resolve) -> None:
             loaded = resolve(slot)
             found = OrderedDict((key, loaded[name]) for key, name in names.items())
             found._metadata = getattr(loaded, "_metadata", metadata)  # type: ignore[attr-defined]
-            module.load_state_dict(found, strict=False)
+            if plan.strict and not _is_torchs(module.load_state_dict):  # which may not know of `strict`
+                module.load_state_dict(found)
+            else:
+                module.load_state_dict(found, strict=False)
 
         plan.call(path, load_all)
         return
@@ -77,6 +83,21 @@ def plan_module(
             module.load_state_dict(found, strict=False)
 
         plan.call(path, load_extra)
+
+
+def _loads_plainly(module: torch.nn.Module) -> bool:
+    """Whether `load_state_dict` would do no more than copy tensors: nobody has put anything of his own into it."""
+    return all(
+        _is_torchs(part.load_state_dict)
+        and _is_torchs(part._load_from_state_dict)
+        and not part._load_state_dict_pre_hooks
+        and not part._load_state_dict_post_hooks
+        for part in module.modules()
+    )
+
+
+def _is_torchs(method: Callable[..., Any]) -> bool:
+    return str(getattr(method, "__module__", "")).startswith("torch.")
 
 
 def without_compiled(key: str) -> str:

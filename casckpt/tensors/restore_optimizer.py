@@ -44,13 +44,18 @@ def plan_optimizer(
     _check_groups(optimizer, groups, path)
     live = optimizer.state_dict()
     _check_shapes(optimizer, state, child(path, "state"))
-    if not _is_own(optimizer, live) or not _same_form(live["state"], _part(saved, "state", path)):
+    if (
+        not _loads_plainly(optimizer)
+        or not _is_own(optimizer, live)
+        or not _same_form(live["state"], _part(saved, "state", path))
+    ):
         slot = plan.load(value, path)
 
         def load(resolve: Resolve) -> None:
             loaded = resolve(slot)
+            held = loaded["state"]
             optimizer.load_state_dict(loaded)
-            _put_back(optimizer, loaded["state"])
+            _put_back(optimizer, held)
 
         plan.call(path, load)
         return
@@ -113,6 +118,15 @@ def _numbered(optimizer: torch.optim.Optimizer) -> dict[int, torch.Tensor]:
     """Parameters by the numbers that `state_dict` gives them."""
     params = [param for group in optimizer.param_groups for param in group[_PARAMS]]
     return dict(enumerate(params))
+
+
+def _loads_plainly(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether `load_state_dict` is torch's own, and nobody has hooked anything into it."""
+    return (
+        getattr(optimizer.load_state_dict, "__func__", None) is torch.optim.Optimizer.load_state_dict
+        and not optimizer._optimizer_load_state_dict_pre_hooks
+        and not optimizer._optimizer_load_state_dict_post_hooks
+    )
 
 
 def _is_own(optimizer: torch.optim.Optimizer, live: Mapping[str, Any]) -> bool:

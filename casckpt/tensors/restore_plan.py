@@ -50,6 +50,7 @@ class _Write:
     live: torch.Tensor
     record: TensorRecord
     path: str
+    by_call: bool
 
 
 class Plan:
@@ -71,14 +72,14 @@ class Plan:
         self._values.append((value, path))
         return Fresh(len(self._values) - 1)
 
-    def write(self, live: torch.Tensor, record: TensorRecord, path: str) -> None:
-        """Have a record written into a live tensor.
+    def write(self, live: torch.Tensor, record: TensorRecord, path: str, *, by_call: bool = False) -> None:
+        """Have a record written into a live tensor. by_call: a planned call will write it, and it is only checked.
 
         Raises:
             RestoreMismatchError: it does not fit; or the same memory is to hold two different tensors.
         """
         in_place.check_fits(live, record, path)
-        write = _Write(live, record, path)
+        write = _Write(live, record, path, by_call)
         before = self._writes.setdefault(_place(live), write)
         if before is write:
             self._claims += claim_tensor(live, record, path)
@@ -149,7 +150,8 @@ class Plan:
 
     def _carry_out(self, resolve: Resolve) -> None:
         for write in self._writes.values():
-            in_place.write(self._objects, write.live, write.record)
+            if not write.by_call:
+                in_place.write(self._objects, write.live, write.record)
         for step in self._settles:
             step(resolve)
         for path, step in self._calls:

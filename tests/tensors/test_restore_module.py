@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -224,3 +224,73 @@ def test_a_subclass_of_tensor_is_written_by_a_copy(repo: Repository) -> None:
     repo.commit({"model": saved.state_dict()})
     repo.restore({"model": live})
     assert live.weight.detach().as_subclass(torch.Tensor).equal(saved.weight)
+
+
+class Overridden(torch.nn.Linear):
+    """A module with a say in its loading, that keeps a number beside its tensors."""
+
+    step = 0
+    loaded = 0
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        return {**super().state_dict(*args, **kwargs), "step": self.step}
+
+    def load_state_dict(self, state_dict: Any) -> Any:  # type: ignore[override]
+        self.step = state_dict.pop("step")
+        self.loaded += 1
+        return super().load_state_dict(state_dict)
+
+
+class Inner(torch.nn.Linear):
+    loaded = 0
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self.loaded += 1
+        super()._load_from_state_dict(*args, **kwargs)
+
+
+def _hooked(register: str) -> torch.nn.Module:
+    module = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    module.loaded = 0  # type: ignore[assignment]
+
+    def hook(*args: Any) -> None:
+        module.loaded += 1  # type: ignore[operator]
+
+    getattr(module[0], register)(hook)
+    return module
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Overridden(2, 2),
+        lambda: Inner(2, 2),
+        lambda: _hooked("register_load_state_dict_post_hook"),
+        lambda: _hooked("register_load_state_dict_pre_hook"),
+    ],
+)
+def test_what_a_module_does_when_it_is_loaded_is_done(repo: Repository, make: Callable[[], Any]) -> None:
+    saved, live = make(), make()
+    saved.step = 5
+    repo.commit({"model": saved.state_dict()})
+    repo.restore({"model": live})
+    assert live.loaded == 1
+    assert_same(dict(live.state_dict()), dict(saved.state_dict()))
+
+
+def test_a_module_that_loads_in_its_own_way_takes_what_matches(repo: Repository) -> None:
+    saved, live = Inner(2, 2), Inner(2, 2, bias=False)
+    repo.commit({"model": saved.state_dict()})
+    repo.restore({"model": live}, strict=False)
+    assert live.loaded == 1
+    assert torch.equal(live.weight, saved.weight)
+
+
+def test_tied_weights_with_different_contents_are_refused_however_they_are_loaded(repo: Repository) -> None:
+    repo.commit({"model": torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)).state_dict()})
+    live = torch.nn.Sequential(Inner(2, 2), torch.nn.Linear(2, 2))
+    live[1].weight = live[0].weight
+    before = state(live)
+    with pytest.raises(RestoreMismatchError, match="shares its memory"):
+        repo.restore({"model": live})
+    assert_same(state(live), before)

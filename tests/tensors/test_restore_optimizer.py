@@ -215,3 +215,30 @@ def test_a_hook_that_copies_the_state_leads_through_load_state_dict(repo: Reposi
     steps(model, optimizer, 1)
     repo.restore({"model": model, "optimizer": optimizer})
     assert_same(state(model, optimizer), expected)
+
+
+class Overridden(torch.optim.SGD):
+    def load_state_dict(self, state_dict: Any) -> None:
+        self.loaded = True
+        super().load_state_dict({key: state_dict.pop(key) for key in list(state_dict)})
+
+
+@pytest.mark.parametrize("way", ["override", "pre_hook", "post_hook"])
+def test_what_an_optimizer_does_when_it_is_loaded_is_done(repo: Repository, way: str) -> None:
+    model = net(torch.bfloat16)
+    optimizer = (Overridden if way == "override" else torch.optim.SGD)(model.parameters(), lr=0.1, momentum=0.9)
+
+    def hook(live: Any, *args: Any) -> None:
+        live.loaded = True
+
+    if way != "override":
+        getattr(optimizer, f"register_load_state_dict_{way}")(hook)
+    steps(model, optimizer, 2)
+    for held in optimizer.state.values():
+        held["exact"] = torch.full((3,), 0.1)  # fp32, which load_state_dict alone would round
+    saved = copy.deepcopy(optimizer.state_dict())
+    repo.commit({"optimizer": saved})
+    steps(model, optimizer, 1)
+    repo.restore({"optimizer": optimizer})
+    assert vars(optimizer).get("loaded")
+    assert_same(optimizer.state_dict(), saved)
