@@ -7,7 +7,9 @@ Tensors and arrays are written where they are; what cannot change (a number, a t
 
 from __future__ import annotations
 
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ from casckpt.objects.values import MAPPINGS, METADATA, ArrayRecord, Map, TensorR
 from casckpt.tensors.flatten import flatten, flatten_plain
 from casckpt.tensors.restore_module import plan_module
 from casckpt.tensors.restore_optimizer import plan_optimizer
-from casckpt.tensors.restore_plan import Joined, Kept, Plan, Slot
+from casckpt.tensors.restore_plan import Filled, Joined, Kept, Plan, Slot, mapping_type
 
 
 def restore(objects: Objects, root: bytes, released: tuple[str, ...], target: Any, *, strict: bool = True) -> Any:
@@ -127,7 +129,7 @@ class _Restorer:
             self.plan.write(live, value, path)
             return Kept(live)
         if isinstance(live, dict) and _is_mapping(value):
-            return self._dict(live, value, path)
+            return self._dict(live, value, path, fixed)
         if isinstance(live, list) and isinstance(value, list):
             self.plan.change(live, value, path)
             slots = [
@@ -151,7 +153,7 @@ class _Restorer:
             return self._set(live, value, path)
         return self._leaf(live, value, path, fixed)
 
-    def _dict(self, live: dict[Any, Any], value: Value, path: str) -> Slot:
+    def _dict(self, live: dict[Any, Any], value: Value, path: str, fixed: bool) -> Slot:
         self.plan.change(live, value, path)
         here = {canonical(_stored(key)): key for key in live}
         slots: list[tuple[Slot, Slot]] = []
@@ -161,8 +163,20 @@ class _Restorer:
                 slots.append((Kept(here[name]), self.plain(live[here[name]], item, inner_path, False)))
             else:
                 slots.append((self.plan.load(key, inner_path), self.plan.load(item, inner_path)))
+        kind = mapping_type(value)
+        assert kind is not None
+        empty = self.plan.load(_emptied(value), path)
+        if type(live) is not kind:
+            if fixed:
+                raise RestoreMismatchError(
+                    f"a {type(live).__name__} stands here and cannot be replaced, and a {kind.__name__} was saved",
+                    path=path,
+                    remedy="put it into a dict or a list and restore that",
+                )
+            return Filled(empty, slots)
 
         def settle(resolve: Callable[[Slot], Any]) -> None:
+            _dress(live, resolve(empty))
             wanted = [(resolve(key), resolve(item)) for key, item in slots]
             if [canonical(_stored(key)) for key, _ in wanted] != list(here):
                 live.clear()
@@ -228,6 +242,23 @@ def _set_items(live: MutableMapping[Any, Any], wanted: Iterable[tuple[Any, Any]]
     for key, item in wanted:
         if key not in live or live[key] is not item:
             live[key] = item
+
+
+def _dress(live: dict[Any, Any], saved: dict[Any, Any]) -> None:
+    """Give a mapping what belongs to it as a whole, from one of the same type."""
+    if isinstance(live, defaultdict):
+        live.default_factory = saved.default_factory  # type: ignore[attr-defined]
+    elif isinstance(live, OrderedDict):
+        vars(live).pop("_metadata", None)
+        vars(live).update(vars(saved))
+
+
+def _emptied(value: Value) -> Value:
+    """A saved mapping without its items, but with what belongs to it as a whole."""
+    if isinstance(value, Typed):
+        return replace(value, value=_emptied(value.value))
+    assert isinstance(value, Map)
+    return Map(tuple([(key, item) for key, item in value.entries if key == METADATA]))
 
 
 def _stored(key: Any) -> Value:

@@ -15,7 +15,7 @@ from casckpt.errors import RestoreMismatchError
 from casckpt.objects.paths import child
 from casckpt.objects.tree import canonical
 from casckpt.objects.values import MAPPINGS, METADATA, Map, TensorRecord, Typed, Value
-from casckpt.tensors.restore_plan import Plan, Resolve, Slot
+from casckpt.tensors.restore_plan import Plan, Resolve, Slot, mapping_type
 from casckpt.tensors.torch_leaves import DTYPES
 
 Entries = Mapping[bytes, tuple[Value, Value]]
@@ -150,6 +150,7 @@ def _same_form(live: Any, saved: Value) -> bool:
         entries = _entries(saved)
         return (
             entries is not None
+            and type(live) is mapping_type(saved)  # or else another would have to take its place
             and {canonical(key) for key in live} == set(entries)
             and all(_same_form(live[key], item) for key, item in entries.values())
         )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ import torch
 from casckpt.errors import CasckptError, RestoreMismatchError, UnsupportedTypeError
 from casckpt.history.fetch import Objects
 from casckpt.objects.tree import canonical
-from casckpt.objects.values import ArrayRecord, TensorRecord, Value
+from casckpt.objects.values import ArrayRecord, Map, TensorRecord, Typed, Value
 from casckpt.tensors import in_place
 from casckpt.tensors.load import read
 from casckpt.tensors.restore_overlap import Claim, claim_array, claim_tensor, refuse_overlaps
@@ -40,9 +41,20 @@ class Joined:
     slots: list[Slot]
 
 
-Slot: TypeAlias = Kept | Fresh | Joined
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """A new mapping takes the place: an empty one that is loaded, with live and with loaded objects put in."""
+
+    empty: Fresh
+    slots: list[tuple[Slot, Slot]]
+
+
+Slot: TypeAlias = Kept | Fresh | Joined | Filled
 Resolve: TypeAlias = Callable[[Slot], Any]
 Step: TypeAlias = Callable[[Resolve], None]
+
+# Names of MAPPINGS.
+_TYPES: Final[dict[str, type]] = {"counter": Counter, "ordered_dict": OrderedDict, "default_dict": defaultdict}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +150,11 @@ class Plan:
                 return slot.live
             if isinstance(slot, Fresh):
                 return loaded[slot.index]
+            if isinstance(slot, Filled):
+                made = loaded[slot.empty.index]
+                for key, item in slot.slots:  # not update(), which in a Counter adds up
+                    made[resolve(key)] = resolve(item)
+                return made
             return slot.kind([resolve(inner) for inner in slot.slots])
 
         for step in self._checks:
@@ -177,6 +194,13 @@ class Plan:
             raise UnsupportedTypeError(problem, path=path, remedy=error.remedy) from error
         assert isinstance(loaded, list)
         return loaded
+
+
+def mapping_type(value: Value) -> type | None:
+    """The type of the mapping that a saved value is, None for anything else."""
+    if isinstance(value, Map):
+        return dict
+    return _TYPES.get(value.name.partition(":")[0]) if isinstance(value, Typed) else None
 
 
 def _place(live: torch.Tensor) -> object:

@@ -567,3 +567,61 @@ def test_one_object_in_two_places_must_have_been_saved_with_the_same_contents(re
     repo.commit({"x": saved(1), "y": saved(1)})
     repo.restore({"x": live, "y": live})
     assert_same(saved(1), live.state_dict() if isinstance(live, Thing) else live)
+
+
+def _ordered(metadata: Any = None, **items: Any) -> OrderedDict[str, Any]:
+    made = OrderedDict(items)
+    if metadata is not None:
+        made._metadata = metadata  # type: ignore[attr-defined]
+    return made
+
+
+_MAPPINGS = (
+    {"t": 1},
+    _ordered(t=1),
+    _ordered({"": {"version": 2}}, t=1),
+    _ordered({"": {"version": 3}}, t=1),
+    Counter(t=1),
+    defaultdict(list, t=1),
+    defaultdict(None, t=1),
+)
+
+
+class _Sub(dict[str, int]):
+    pass
+
+
+@pytest.mark.parametrize("saved", _MAPPINGS)
+def test_a_mapping_gets_the_type_the_factory_and_the_metadata_that_were_saved(repo: Repository, saved: Any) -> None:
+    repo.commit({"m": saved})
+    for one in (*_MAPPINGS, _Sub(t=1)):
+        live = copy.deepcopy(one)
+        live["t"] = 7
+        target = {"m": live, "list": [live]}
+        repo.commit({"m": saved, "list": [saved]})
+        repo.restore(target)
+        for got in (target["m"], target["list"][0]):
+            assert type(got) is type(saved)
+            assert dict(got) == dict(saved)
+            assert vars(got) == vars(saved) if isinstance(saved, OrderedDict) else True
+            assert getattr(got, "default_factory", 0) is getattr(saved, "default_factory", 0)
+            assert (got is live) == (type(live) is type(saved))
+
+
+def test_tensors_in_a_mapping_of_another_type_are_written_in_place(repo: Repository) -> None:
+    repo.commit({"m": {"t": torch.ones(3), "n": 1}})
+    tensor = torch.zeros(3)
+    target: Any = {"m": OrderedDict(t=tensor, n=0)}
+    repo.restore(target)
+    assert target["m"]["t"] is tensor
+    assert_same(target, {"m": {"t": torch.ones(3), "n": 1}})
+
+
+def test_a_mapping_of_another_type_that_cannot_be_replaced_is_refused(repo: Repository) -> None:
+    repo.commit({"m": OrderedDict(n=1)})
+    live = {"n": 0}
+    with pytest.raises(
+        RestoreMismatchError, match="at m: a dict stands here and cannot be replaced, and a OrderedDict"
+    ):
+        repo.restore(MappingProxyType({"m": live}))
+    assert live == {"n": 0}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -241,4 +242,18 @@ def test_what_an_optimizer_does_when_it_is_loaded_is_done(repo: Repository, way:
     steps(model, optimizer, 1)
     repo.restore({"optimizer": optimizer})
     assert vars(optimizer).get("loaded")
+    assert_same(optimizer.state_dict(), saved)
+
+
+def test_state_in_a_mapping_of_another_type_is_restored_whole(repo: Repository) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    steps(model, optimizer, 1)
+    for held in optimizer.state.values():
+        held["extra"] = {"n": 1}
+    saved = copy.deepcopy(optimizer.state_dict())
+    repo.commit({"optimizer": saved})
+    for param in model.parameters():
+        optimizer.state[param] = OrderedDict(optimizer.state[param], extra={"n": 2})
+    repo.restore({"optimizer": optimizer})
     assert_same(optimizer.state_dict(), saved)
