@@ -304,13 +304,13 @@ class History:
                 set_head(writer, name)
             self._branch, self._tip, self._in_doubt = name, tip, None
 
-    def follow(self, commit: str) -> None:
-        """Take this commit (an id in hex) for where the branch is, as one whose state was loaded from it does.
+    def follow(self, commit: Commit) -> None:
+        """Take this commit for where the branch is, as one whose state was loaded from it does.
 
         Neither the branch nor HEAD moves. If the branch is elsewhere, the next commit or rollback says so.
         """
         with self._lock:
-            self._tip, self._in_doubt = bytes.fromhex(commit), None
+            self._tip, self._in_doubt = bytes.fromhex(commit.id), None
 
     def rollback(self, revision: str, *, dry_run: bool = False) -> Commit:
         """Move the branch back (or anywhere else) to a commit; the reflog remembers where it was.

@@ -64,6 +64,7 @@ def register(
     if (encode is None) != (decode is None):
         raise RegistrationError(f"{cls.__qualname__}: encode and decode are needed both, or neither")
     given = encode is not None and decode is not None
+    # type: ignore, because mypy does not see in `given` that neither is None
     codec = Codec(cls, stored, encode, decode) if given else _derived(cls, stored)  # type: ignore[arg-type]
     _by_type[cls] = _by_name[stored] = codec
     return cls

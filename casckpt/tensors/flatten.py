@@ -75,7 +75,7 @@ class _Flattener:
         if depth > MAX_DEPTH:
             raise StateError(f"nested deeper than {MAX_DEPTH} levels", path=path, remedy="save it as a flatter state")
         if kind in _AS_THEY_ARE:
-            return item  # type: ignore[no-any-return]
+            return item  # type: ignore[no-any-return]  # one of the plain types, by its exact type
         handler = _HANDLERS.get(kind)
         try:
             if handler is not None:
@@ -100,9 +100,9 @@ class _Flattener:
         if isinstance(value, Typed):
             return Typed(value.name, self._settled(value.value))
         if kind is list:
-            return [self._settled(item) for item in value]  # type: ignore[union-attr]
+            return [self._settled(item) for item in value]  # type: ignore[union-attr]  # narrowed by `kind`
         if kind is tuple:
-            return tuple([self._settled(item) for item in value])  # type: ignore[union-attr]
+            return tuple([self._settled(item) for item in value])  # type: ignore[union-attr]  # likewise
         return value
 
     # -- containers ----------------------------------------------------------------------------------------------------
@@ -123,7 +123,7 @@ class _Flattener:
         return made
 
     def _tuple(self, items: tuple[Any, ...], path: str, depth: int) -> Value:
-        return tuple(self._list(items, path, depth))  # type: ignore[arg-type]
+        return tuple(self._list(items, path, depth))  # type: ignore[arg-type]  # any sequence will do
 
     def _dict(self, items: dict[Any, Any], path: str, depth: int) -> Value:
         self._enter(items, path)

@@ -46,7 +46,7 @@ def make(cls: type, state: object) -> object:
         LeafError: the class has other fields than were saved.
     """
     fields = of_type(state, dict)
-    if tuple(fields) != cls._fields:  # type: ignore[attr-defined]
+    if tuple(fields) != cls._fields:  # type: ignore[attr-defined]  # of every named tuple
         raise LeafError(
             f"a {cls.__qualname__} was saved with the fields {', '.join(fields)}, and has others now",
             "load it where the class is as it was",
@@ -63,7 +63,7 @@ def decode(state: object, where: str, registered: Iterable[type]) -> object:
     for cls in (*registered, _loaded(where)):
         if cls is None or not is_named_tuple(cls) or name_of(cls) != f"{NAME}:{where}":
             continue
-        if cls._fields == fields:  # type: ignore[attr-defined]
+        if cls._fields == fields:  # type: ignore[attr-defined]  # of every named tuple
             return make(cls, state)
     return make(_equivalent(where, fields), state)
 
@@ -84,7 +84,7 @@ def _loaded(where: str) -> type | None:
 def _equivalent(where: str, fields: tuple[str, ...]) -> type:
     module, _, qualname = where.partition(":")
     # its names are checked to be identifiers before it makes code of them
-    made: Any = namedtuple(qualname.rpartition(".")[2], fields, module=module)  # type: ignore[misc]
+    made: Any = namedtuple(qualname.rpartition(".")[2], fields, module=module)  # type: ignore[misc]  # known at run time
     made.__qualname__ = qualname
     cls: type = made
     return cls

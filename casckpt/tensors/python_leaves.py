@@ -44,7 +44,7 @@ def _encode_ordered_dict(mapping: Any) -> dict[Any, Any]:
 def _decode_ordered_dict(state: object) -> OrderedDict[Any, Any]:
     mapping: OrderedDict[Any, Any] = OrderedDict(of_type(state, dict))
     if _Metadata.KEY in mapping:
-        mapping._metadata = mapping.pop(_Metadata.KEY)  # type: ignore[attr-defined]
+        mapping._metadata = mapping.pop(_Metadata.KEY)  # type: ignore[attr-defined]  # as torch sets it
     return mapping
 
 

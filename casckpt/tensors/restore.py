@@ -247,7 +247,7 @@ def _set_items(live: MutableMapping[Any, Any], wanted: Iterable[tuple[Any, Any]]
 def _dress(live: dict[Any, Any], saved: dict[Any, Any]) -> None:
     """Give a mapping what belongs to it as a whole, from one of the same type."""
     if isinstance(live, defaultdict):
-        live.default_factory = saved.default_factory  # type: ignore[attr-defined]
+        live.default_factory = saved.default_factory  # type: ignore[attr-defined]  # of the same type
     elif isinstance(live, OrderedDict):
         vars(live).pop("_metadata", None)
         vars(live).update(vars(saved))

@@ -64,7 +64,7 @@ def plan_module(
         def load_all(resolve: Resolve) -> None:
             loaded = resolve(slot)
             found = OrderedDict((key, loaded[name]) for key, name in names.items())
-            found._metadata = getattr(loaded, "_metadata", metadata)  # type: ignore[attr-defined]
+            found._metadata = getattr(loaded, "_metadata", metadata)  # type: ignore[attr-defined]  # as torch does
             if plan.strict and not _is_torchs(module.load_state_dict):  # which may not know of `strict`
                 module.load_state_dict(found)
             else:
@@ -79,7 +79,7 @@ def plan_module(
 
         def load_extra(resolve: Resolve) -> None:
             found = OrderedDict((key, resolve(slot)) for key, slot in slots.items())
-            found._metadata = metadata  # type: ignore[attr-defined]
+            found._metadata = metadata  # type: ignore[attr-defined]  # as torch does
             module.load_state_dict(found, strict=False)
 
         plan.call(path, load_extra)

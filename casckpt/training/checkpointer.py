@@ -272,7 +272,7 @@ class Checkpointer:
         commit = self.repo.resolve("HEAD" if ref is None else ref)
         self._restore(commit, only, strict)
         if newest:
-            self.repo.follow(commit.id)  # whoever moved the branch there
+            self.repo.follow(commit)  # whoever moved the branch there
         return self._step
 
     def rollback(self, revision: str) -> int:

@@ -11,6 +11,7 @@ iterator draws, and only who builds it can put the generators right afterwards.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
@@ -84,7 +85,7 @@ def position_of(loader: Any) -> Position:
     return _CountedPosition(loader)
 
 
-class _Position:
+class _Position(ABC):
     """What both kinds share: epochs, batches, and a place to go to."""
 
     kind: str
@@ -119,8 +120,9 @@ class _Position:
         self._batches = place.batches
         self.pulled = False
 
+    @abstractmethod
     def _begin(self, pending: Place | None) -> Iterator[Any]:
-        raise NotImplementedError
+        """An iterator that gives the next batch: at the pending place, or at the beginning of an epoch."""
 
     def _still_there(self, pending: Place) -> Place:
         """The place that was put back and has not been left yet."""
