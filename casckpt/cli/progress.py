@@ -1,10 +1,15 @@
-"""A progress display on stderr for whatever takes longer than a moment; nothing at all for what does not."""
+"""A progress display on stderr for whatever takes longer than a moment; nothing at all for what does not.
+
+A stage whose end is known has a bar, with its rate and the time left; another shows that it goes on.
+"""
 
 from __future__ import annotations
 
 import sys
 import threading
 from typing import TYPE_CHECKING
+
+from casckpt.cli.units import human_bytes
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -16,10 +21,11 @@ _PATIENCE = 0.5
 class Watch:
     """What is going on, shown from half a second on where stderr is a terminal. Call it as gc calls its progress.
 
-    doing: the stage to begin with.
+    doing: the stage to begin with. unit: what is counted, "bytes" or any noun in the plural.
     """
 
-    def __init__(self, doing: str, *, shown: bool | None = None) -> None:
+    def __init__(self, doing: str, *, unit: str = "", shown: bool | None = None) -> None:
+        self._unit = unit
         self._lock = threading.Lock()
         self._now = (doing, 0, 0)
         self._bar: Progress | None = None
@@ -33,7 +39,7 @@ class Watch:
     def stage(self) -> str:
         """The stage that was last heard of, with how far it had come."""
         stage, done, total = self._now
-        return f"{stage} ({done:,} of {total:,})" if total else stage
+        return f"{stage} ({amount(done, self._unit)} of {amount(total, self._unit)})" if total else stage
 
     def __enter__(self) -> Watch:
         if self._shown:
@@ -49,11 +55,14 @@ class Watch:
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         with self._lock:
+            begins = stage != self._now[0]
             self._now = (stage, done, total)
+            if begins and self._bar is not None and self._task is not None:
+                self._bar.reset(self._task)  # its rate is not that of the stage before
             self._update()
 
     def _show(self) -> None:
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         from casckpt.cli.console import console
 
@@ -63,16 +72,30 @@ class Watch:
             self._bar = Progress(
                 SpinnerColumn(),
                 TextColumn("{task.description}"),
-                BarColumn(),
+                BarColumn(bar_width=16),
+                TextColumn("{task.fields[figures]}"),
                 TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(compact=True),
                 console=console(stderr=True),
                 transient=True,
             )
-            self._task = self._bar.add_task(self._now[0], total=None)
+            self._task = self._bar.add_task(self._now[0], total=None, figures="")
             self._update()
             self._bar.start()
 
     def _update(self) -> None:
-        if self._bar is not None and self._task is not None:
-            stage, done, total = self._now
-            self._bar.update(self._task, description=stage, completed=done, total=total or None)
+        if self._bar is None or self._task is None:
+            return
+        stage, done, total = self._now
+        self._bar.update(self._task, description=stage, completed=done, total=total or None)
+        speed = next(task.speed for task in self._bar.tasks if task.id == self._task)
+        rate = f", {amount(round(speed), self._unit)}/s" if speed and total else ""
+        self._bar.update(self._task, figures=f"{amount(done, self._unit)}{rate}" if total else "")
+
+
+def amount(count: int, unit: str) -> str:
+    """A count as it is shown: (1 << 20, "bytes") -> "1.00 MiB"; (1200, "chunks") -> "1,200 chunks"; (3, "") -> "3"."""
+    if unit == "bytes":
+        return human_bytes(count)
+    return f"{count:,} {unit}" if unit else f"{count:,}"

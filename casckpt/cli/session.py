@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from casckpt.errors import RefNotFoundError, StoreNotFoundError
 
 if TYPE_CHECKING:
     from casckpt.history.repository import History
+    from casckpt.store.protocol import Store
+    from casckpt.tensors.repository import Repository
+
+H = TypeVar("H", bound="History")
 
 
 class Session:
@@ -29,20 +33,37 @@ class Session:
         """From here on an interrupt cannot know whether `what` happened."""
         self.done = f"{what} may have happened or not: look with `casckpt log` and `casckpt reflog`"
 
-    @contextmanager
-    def history(self, branch: str | None = None) -> Iterator[History]:
+    def store_path(self) -> str:
+        """The store that is meant: by -C or the environment, else the nearest one from the current folder up.
+
+        Raises:
+            StoreNotFoundError
+        """
+        return self.repo if self.repo is not None else str(_nearest(Path.cwd()))
+
+    def history(self, branch: str | None = None) -> AbstractContextManager[History]:
         """The history of the store that is meant; with a branch, bound to that one.
 
         Raises:
             StoreNotFoundError, RefNotFoundError, and whatever opening a store raises.
         """
         from casckpt.history.repository import History
+
+        return self._open(History, branch)
+
+    def repository(self, branch: str | None = None) -> AbstractContextManager[Repository]:
+        """As `history`, for commands through which states pass."""
+        from casckpt.tensors.repository import Repository
+
+        return self._open(Repository, branch)
+
+    @contextmanager
+    def _open(self, handle: Callable[[Store, str | None], H], branch: str | None) -> Iterator[H]:
         from casckpt.store.lmdb_store import open_store
 
-        path = self.repo if self.repo is not None else str(_nearest(Path.cwd()))
-        store = open_store(path, create=False)
+        store = open_store(self.store_path(), create=False)
         try:
-            history = History(store, branch)
+            history = handle(store, branch)
             if branch is not None and not any((ref.kind, ref.name) == ("branch", branch) for ref in history.refs()):
                 raise RefNotFoundError(
                     f"there is no branch {branch!r}", ref=branch, remedy="look with `casckpt branch`"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from casckpt.history.fetch import Objects
@@ -17,7 +17,7 @@ from casckpt.history.records import Mark, add_mark, get_mark, move_gc_epoch, ref
 from casckpt.history.walk import Live, reach, reach_commits, roots
 from casckpt.limits import GC_LOCK_HELD, GC_REST, WRITE_BATCH
 from casckpt.objects.ids import IdScheme
-from casckpt.store.protocol import Reader, Space, Store
+from casckpt.store.protocol import Progress, Reader, Space, Store, no_progress
 
 # Commits last: as long as a dead commit is there, its mark is there.
 _OBJECTS = (Space.CHUNK, Space.NODE, Space.TREE, Space.COMMIT)
@@ -26,9 +26,6 @@ _SWEPT = (Space.CHUNK, Space.NODE, Space.TREE, Space.FIGURES, Space.COMMIT, Spac
 _STRIDE = 16
 # The most entries that are looked at before a deleting transaction.
 _BATCH = 16384
-
-Progress = Callable[[str, int, int], None]
-"""Called with a stage's name, how much of it is done, and how much there is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +40,6 @@ class GcReport:
     bytes: int
     live_chunks: int
     seconds: float
-
-
-def no_progress(stage: str, done: int, total: int) -> None:
-    """For callers who watch nothing."""
 
 
 def collect(store: Store, scheme: IdScheme, *, dry_run: bool = False, progress: Progress = no_progress) -> GcReport:

@@ -12,7 +12,6 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
@@ -22,7 +21,7 @@ from casckpt.errors import RefError, RefExistsError, RefNotFoundError
 from casckpt.history.commits import Commit, CommitReader, Walk
 from casckpt.history.diff import Change, diff_roots
 from casckpt.history.fetch import Objects
-from casckpt.history.gc import GcReport, Progress, collect, no_progress
+from casckpt.history.gc import GcReport, collect
 from casckpt.history.parts import Part, parts
 from casckpt.history.prune import PruneReport, prune
 from casckpt.history.records import (
@@ -38,6 +37,7 @@ from casckpt.history.records import (
     moves_back,
     set_head,
 )
+from casckpt.history.refs import Ref, ReflogEntry, list_moves, list_refs
 from casckpt.history.retention import Keep
 from casckpt.history.revisions import Resolver
 from casckpt.history.stats import Stats, stats
@@ -46,7 +46,7 @@ from casckpt.objects.ids import id_scheme
 from casckpt.objects.names import check_ref_name
 from casckpt.objects.tree import shallow
 from casckpt.objects.values import Map, Value
-from casckpt.store.protocol import Reader, Store
+from casckpt.store.protocol import Progress, Reader, Store, no_progress
 
 T = TypeVar("T")
 
@@ -54,28 +54,6 @@ T = TypeVar("T")
 _MOST_KNOWN = 100_000
 # Commits that the log reads in one transaction.
 _LOG_PAGE = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Ref:
-    """A branch or a tag and the commit that it points to. kind: "branch" or "tag"."""
-
-    kind: str
-    name: str
-    commit: str
-    current: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ReflogEntry:
-    """One move of a branch or tag. old, new: ids in hex, None where it was not, or is no more."""
-
-    kind: str
-    name: str
-    old: str | None
-    new: str | None
-    action: str
-    time: datetime
 
 
 class History:
@@ -172,23 +150,12 @@ class History:
     def refs(self) -> list[Ref]:
         """Branches, then tags, each in the order of their names."""
         with self.store.read() as reader:
-            found = [(*ref.partition("/"), oid) for prefix in (BRANCH, TAG) for ref, oid in all_refs(reader, prefix)]
-        return [Ref(kind, name, oid.hex(), (kind, name) == ("branch", self._branch)) for kind, _, name, oid in found]
+            return list_refs(reader, self._branch)
 
     def reflog(self, branch: str | None = None, limit: int | None = None) -> list[ReflogEntry]:
         """The moves of a branch, the newest first; None: of every branch and tag."""
-        found: list[ReflogEntry] = []
         with self.store.read() as reader:
-            for move in moves_back(reader):
-                if len(found) == limit:
-                    break
-                kind, _, name = move.ref.partition("/")
-                if branch is not None and (kind, name) != ("branch", branch):
-                    continue
-                old, new = (None if oid is None else oid.hex() for oid in (move.old, move.new))
-                when = datetime.fromtimestamp(move.time / 1e9, UTC)
-                found.append(ReflogEntry(kind, name, old, new, move.action, when))
-        return found
+            return list(islice(list_moves(reader, branch), limit))
 
     def diff(self, old: str, new: str) -> list[Change]:
         """What differs between the states of two commits, by leaf; parts that either has released are left out.

@@ -5,7 +5,7 @@ A view that a reader or writer hands out is readable until its transaction ends,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum
@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 
 # The longest key, in bytes: LMDB's own limit.
 MAX_KEY: Final = 511
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage's name, how much of it is done, and how much there is (0: not known)."""
+
+
+def no_progress(stage: str, done: int, total: int) -> None:
+    """For callers who watch nothing."""
 
 
 class Space(Enum):
