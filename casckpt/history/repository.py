@@ -7,23 +7,20 @@ that is an error, not a merge.
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
-import weakref
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from casckpt.errors import RefError, RefExistsError, RefNotFoundError
 from casckpt.history.commits import Commit, CommitReader, Walk
 from casckpt.history.diff import Change, diff_roots
 from casckpt.history.fetch import Objects
-from casckpt.history.gc import GcReport, collect
+from casckpt.history.maintained import Maintained
 from casckpt.history.parts import Part, parts
-from casckpt.history.prune import PruneReport, prune
 from casckpt.history.records import (
     BRANCH,
     TAG,
@@ -38,15 +35,11 @@ from casckpt.history.records import (
     set_head,
 )
 from casckpt.history.refs import Ref, ReflogEntry, list_moves, list_refs
-from casckpt.history.retention import Keep
 from casckpt.history.revisions import Resolver
-from casckpt.history.stats import Stats, stats
-from casckpt.objects.commit import CommitObject
-from casckpt.objects.ids import id_scheme
 from casckpt.objects.names import check_ref_name
 from casckpt.objects.tree import shallow
 from casckpt.objects.values import Map, Value
-from casckpt.store.protocol import Progress, Reader, Store, no_progress
+from casckpt.store.protocol import Reader, Store
 
 T = TypeVar("T")
 
@@ -56,52 +49,31 @@ _MOST_KNOWN = 100_000
 _LOG_PAGE = 256
 
 
-class History:
+class History(Maintained):
     """The commits, branches and tags of one store, through a handle bound to one branch. Thread-safe.
 
     store: closed with the handle. branch: the one to be bound to; None: what HEAD names.
     """
 
     def __init__(self, store: Store, branch: str | None = None) -> None:
-        self.store = store
-        self.scheme = id_scheme(store.format.hash)
+        super().__init__(store)
         self.metric_modes: dict[str, str] = {}
-        self._known: dict[bytes, CommitObject] = {}
         self._in_doubt: bytes | None = None  # a commit whose publishing was interrupted
-        self._new_locks()
-        _handles.add(self)
         with store.read() as reader:
             self._branch = get_head(reader) if branch is None else check_ref_name(branch)
             self._tip = get_ref(reader, BRANCH + self._branch)
 
     def _new_locks(self) -> None:
-        """Fresh locks. In a forked child, a thread that is not there any more may hold those it inherited."""
+        super()._new_locks()
         self._lock = threading.RLock()
-        self._collecting = threading.Lock()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.path} on {self.current_branch}>"
 
     @property
-    def path(self) -> str:
-        """Where the store is."""
-        return self.store.path
-
-    @property
     def current_branch(self) -> str:
         """The branch that this handle is bound to."""
         return self._branch
-
-    def close(self) -> None:
-        """Wait for what is in flight, then let go of the store. Twice is once."""
-        with self._collecting:
-            self.store.close()
 
     # -- looking -------------------------------------------------------------------------------------------------------
 
@@ -184,10 +156,6 @@ class History:
             oid = self._resolve(commits, revision)
             check_not_pruned(reader, oid)
             return parts(commits.objects, commits.stored(oid).tree, get_mark(reader, oid).released)
-
-    def stats(self) -> Stats:
-        """How much the store holds, and in how many bytes."""
-        return stats(self.store, self.scheme)
 
     def _settle(self) -> None:
         """Where a move of the branch was interrupted, look whether it came about: then this handle knows its tip."""
@@ -331,39 +299,11 @@ class History:
             expire_moves(writer, gone)
         return len(gone)
 
-    # -- giving bytes back ---------------------------------------------------------------------------------------------
-
-    def prune(self, keep: Keep, *, dry_run: bool = False) -> PruneReport:
-        """Release the states, or parts of them, that a policy does not keep; says why each commit is kept.
-
-        Bytes come back with the next `gc`. Commits stay in the log, marked as pruned.
-        """
-        return prune(self.store, self.scheme, self._known, keep, dry_run=dry_run)
-
-    def gc(self, *, dry_run: bool = False, progress: Progress = no_progress) -> GcReport:
-        """Delete what nothing refers to. Others may read and write meanwhile.
-
-        Raises:
-            StoreBusyError: it is under way elsewhere.
-            MissingObjectError, CorruptObjectError: the store is damaged; nothing live was deleted.
-        """
-        with self._collecting:
-            return collect(self.store, self.scheme, dry_run=dry_run, progress=progress)
-
     def reading(self, work: Callable[[CommitReader], T]) -> T:
         """Run `work` on the commits of one read transaction, for the layers above."""
         with self.store.read() as reader:
             return work(self._commits(reader))
 
-
-def _after_fork_in_child() -> None:
-    for handle in list(_handles):
-        handle._new_locks()
-
-
-# Every handle, for the child of a fork to find.
-_handles: weakref.WeakSet[History] = weakref.WeakSet()
-os.register_at_fork(after_in_child=_after_fork_in_child)
 
 # What moving a ref writes: a few records of some hundred bytes.
 _SMALL = 16 << 10
