@@ -2,7 +2,7 @@
 
 A map of a file that ends too early kills the process (SIGBUS); a plain read just comes back short. So a store is looked
 at here first: is it LMDB's at all, what is its format record, does the file hold all that its trees reach. It must
-never write. The layout is that of LMDB 0.9 (mdb.c: MDB_page, MDB_meta, MDB_db, MDB_node), data version 1, 64 bit.
+never write.
 
 Other processes may commit meanwhile. LMDB writes a commit beside what it replaces, and a page that the commit after N
 frees is used again by the third after N at the earliest. So what was read counts if at most one commit came between.
@@ -18,56 +18,31 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from casckpt.errors import CorruptObjectError, NotAStoreError, StoreBusyError, TruncatedStoreError
-from casckpt.store.format import FORMAT_KEY, MAP_SIZE
+from casckpt.store.format import FORMAT_KEY
+from casckpt.store.layout import (
+    BIG,
+    BRANCH,
+    EMPTY,
+    HEAD_SIZE,
+    LEAF,
+    MAX_DEPTH,
+    NODE,
+    PAGE,
+    SUBTREE,
+    TREE,
+    Head,
+    Tree,
+    UnreadableError,
+    read_head,
+    read_tree,
+    run_of,
+)
 from casckpt.store.protocol import Space
 
-_MAGIC: Final = 0xBEEFC0DE
-_DATA_VERSION: Final = 1
-_PAGE: Final = struct.Struct("=QHHHH")  # number, pad, flags, lower, upper
-_TREE: Final = struct.Struct(
-    "=IHHQQQQQ"
-)  # page size (or key size), flags, depth, branches, leaves, overflow, entries, root
-_META: Final = struct.Struct(
-    f"=IIQQ{_TREE.size}s{_TREE.size}sQQ"
-)  # magic, version, address, map size, trees, last page, txn
-_NODE: Final = struct.Struct("=HHHH")  # size low, size high, flags, key size
-_HEAD_SIZE: Final = _PAGE.size + _META.size
-_BRANCH, _LEAF, _META_PAGE = 0x01, 0x02, 0x08
-_BIG, _SUBTREE = 0x01, 0x02
-_INTEGER_KEYS: Final = 0x08  # what marks the free list; an environment in a folder of its own has no other flag
-_EMPTY: Final = (1 << 64) - 1  # the root of a tree without entries
-_MAX_DEPTH: Final = 32  # CURSOR_STACK in mdb.c
 # Commits that may overtake one look at the file before it is given up; each is a try of microseconds.
 _TRIES: Final = 100
 
 T = TypeVar("T")
-
-
-class _UnreadableError(Exception):
-    """The file does not hold what its head leads to; `truncated` if that is because it ends too early."""
-
-    def __init__(self, problem: str, *, truncated: bool = False) -> None:
-        super().__init__(problem)
-        self.truncated = truncated
-
-
-@dataclass(frozen=True, slots=True)
-class Tree:
-    """The root of one B-tree."""
-
-    root: int
-    entries: int
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """The newest of the file's two heads."""
-
-    page_size: int
-    last_page: int
-    transaction: int
-    free: Tree
-    main: Tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +76,7 @@ def look_into(path: Path) -> Contents:
         file = _DataFile(descriptor)
         file.steady(file.check_whole)
         return file.steady(file.contents)
-    except _UnreadableError as error:
+    except UnreadableError as error:
         store = str(path.parent)
         if error.truncated:
             raise TruncatedStoreError(
@@ -128,7 +103,7 @@ class _DataFile:
             head = self.head()
             try:
                 seen = look(head)
-            except _UnreadableError:
+            except UnreadableError:
                 if self.head() == head:
                     raise
                 continue
@@ -141,12 +116,12 @@ class _DataFile:
         before, heads = None, self._heads()
         while heads != before:  # a commit may be writing one of them just now
             before, heads = heads, self._heads()
-        first, second = (_head(data) for data in heads)
+        first, second = (read_head(data) for data in heads)
         return first if first.transaction >= second.transaction else second
 
     def _heads(self) -> tuple[bytes, bytes]:
-        first = os.pread(self._descriptor, _HEAD_SIZE, 0)
-        return first, os.pread(self._descriptor, _HEAD_SIZE, _head(first).page_size)
+        first = os.pread(self._descriptor, HEAD_SIZE, 0)
+        return first, os.pread(self._descriptor, HEAD_SIZE, read_head(first).page_size)
 
     def check_whole(self, head: Head) -> None:
         """Check that the file holds all that can be reached: only if it is short, which a healthy one can be too."""
@@ -178,76 +153,50 @@ class _DataFile:
         seen: the pages of this look so far. None is reached twice, or a few that lead to each other would be read
             for ever.
         """
-        waiting = [] if tree.root == _EMPTY else [(tree.root, 1)]
+        waiting = [] if tree.root == EMPTY else [(tree.root, 1)]
         while waiting:
             number, depth = waiting.pop()
             if number in seen:
-                raise _UnreadableError(f"page {number} is reached in two ways")
+                raise UnreadableError(f"page {number} is reached in two ways")
             seen.add(number)
             page = self._page(head, number, size)
-            flags = _PAGE.unpack_from(page)[2]
-            if flags & _BRANCH:
-                if depth == _MAX_DEPTH:
-                    raise _UnreadableError(f"page {number} is deeper than a tree can be")
+            flags = PAGE.unpack_from(page)[2]
+            if flags & BRANCH:
+                if depth == MAX_DEPTH:
+                    raise UnreadableError(f"page {number} is deeper than a tree can be")
                 waiting += [(child, depth + 1) for child in _children(number, page)]
-            elif flags & _LEAF:
+            elif flags & LEAF:
                 for entry, big in _leaf(head, number, page):
                     if big is not None:
                         self._check_run(head, *big, size)
                     yield entry
             else:
-                raise _UnreadableError(f"page {number} is no part of a tree")
+                raise UnreadableError(f"page {number} is no part of a tree")
 
     def _page(self, head: Head, number: int, size: int) -> bytes:
         self._check_run(head, number, 1, size)
         page = os.pread(self._descriptor, head.page_size, number * head.page_size)
-        if len(page) < head.page_size or _PAGE.unpack_from(page)[0] != number:
-            raise _UnreadableError(f"page {number} says that it is another")
+        if len(page) < head.page_size or PAGE.unpack_from(page)[0] != number:
+            raise UnreadableError(f"page {number} says that it is another")
         return page
 
     @staticmethod
     def _check_run(head: Head, first: int, pages: int, size: int) -> None:
         if not 2 <= first <= head.last_page + 1 - pages:
-            raise _UnreadableError(f"a reference to page {first}, of {head.last_page + 1}")
+            raise UnreadableError(f"a reference to page {first}, of {head.last_page + 1}")
         if (first + pages) * head.page_size > size:
-            raise _UnreadableError(f"it ends at byte {size}, and page {first + pages - 1} is beyond", truncated=True)
-
-
-def _head(data: bytes) -> Head:
-    if len(data) < _HEAD_SIZE:
-        raise NotAStoreError("is too short for an LMDB file")
-    flags = _PAGE.unpack_from(data)[2]
-    magic, version, _, _, free, main, last_page, transaction = _META.unpack_from(data, _PAGE.size)
-    if not flags & _META_PAGE or magic != _MAGIC:
-        raise NotAStoreError("is not an LMDB file")
-    if version != _DATA_VERSION:
-        raise NotAStoreError(f"is of LMDB data version {version}, not {_DATA_VERSION}")
-    page_size, flags, *_ = _TREE.unpack(free)
-    if page_size & (page_size - 1) or not 512 <= page_size <= 65536:
-        raise _UnreadableError(f"a page size of {page_size}")
-    if flags != _INTEGER_KEYS or _TREE.unpack(main)[:2] != (0, 0):
-        raise _UnreadableError("trees of another kind than ours")
-    if last_page >= MAP_SIZE // page_size:
-        raise _UnreadableError(f"{last_page + 1} pages")
-    return Head(page_size, last_page, transaction, _tree(free, last_page), _tree(main, last_page))
-
-
-def _tree(record: bytes, last_page: int) -> Tree:
-    _, _, depth, _, _, _, entries, root = _TREE.unpack(record)
-    if depth > _MAX_DEPTH or not (root == _EMPTY or 2 <= root <= last_page):
-        raise _UnreadableError(f"a tree whose root is page {root}, of {last_page + 1}")
-    return Tree(root, entries)
+            raise UnreadableError(f"it ends at byte {size}, and page {first + pages - 1} is beyond", truncated=True)
 
 
 def _nodes(number: int, page: bytes) -> Iterator[tuple[int, int, int, int, int]]:
-    lower = _PAGE.unpack_from(page)[3]
-    if not _PAGE.size <= lower <= len(page):
-        raise _UnreadableError(f"page {number} has no list of nodes")
-    for (offset,) in struct.iter_unpack("=H", page[_PAGE.size : lower - lower % 2]):
-        if not lower <= offset <= len(page) - _NODE.size:
-            raise _UnreadableError(f"a node of page {number} lies outside it")
-        low, high, flags, key_size = _NODE.unpack_from(page, offset)
-        yield offset + _NODE.size, low, high, flags, key_size
+    lower = PAGE.unpack_from(page)[3]
+    if not PAGE.size <= lower <= len(page):
+        raise UnreadableError(f"page {number} has no list of nodes")
+    for (offset,) in struct.iter_unpack("=H", page[PAGE.size : lower - lower % 2]):
+        if not lower <= offset <= len(page) - NODE.size:
+            raise UnreadableError(f"a node of page {number} lies outside it")
+        low, high, flags, key_size = NODE.unpack_from(page, offset)
+        yield offset + NODE.size, low, high, flags, key_size
 
 
 def _children(number: int, page: bytes) -> list[int]:
@@ -259,16 +208,15 @@ def _leaf(head: Head, number: int, page: bytes) -> Iterator[tuple[Entry, tuple[i
     for start, low, high, flags, key_size in _nodes(number, page):
         length = low | high << 16
         data = start + key_size
-        end = data + (8 if flags & _BIG else length)
+        end = data + (8 if flags & BIG else length)
         if end > len(page):
-            raise _UnreadableError(f"a value of page {number} lies outside it")
+            raise UnreadableError(f"a value of page {number} lies outside it")
         key, value = page[start:data], page[data:end]
-        if flags & _BIG:
-            pages = (_PAGE.size - 1 + length) // head.page_size + 1
-            yield Entry(key, None, None), (int.from_bytes(value, "little"), pages)
-        elif flags & _SUBTREE:
-            if len(value) != _TREE.size:
-                raise _UnreadableError(f"a tree of page {number} has no root")
-            yield Entry(key, None, _tree(value, head.last_page)), None
+        if flags & BIG:
+            yield Entry(key, None, None), (int.from_bytes(value, "little"), run_of(length, head.page_size))
+        elif flags & SUBTREE:
+            if len(value) != TREE.size:
+                raise UnreadableError(f"a tree of page {number} has no root")
+            yield Entry(key, None, read_tree(value, head.last_page)), None
         else:
             yield Entry(key, value, None), None

@@ -8,7 +8,7 @@ import lmdb
 import pytest
 
 from casckpt.errors import CorruptObjectError, NotAStoreError, StoreBusyError, StoreError, TruncatedStoreError
-from casckpt.store import datafile
+from casckpt.store import datafile, layout
 from casckpt.store.datafile import Contents, look_into
 from casckpt.store.lmdb_store import open_store
 from casckpt.store.protocol import Space
@@ -120,17 +120,17 @@ def test_a_file_whose_free_list_alone_is_cut_off_is_refused(tmp_path):
     fill(path)
     data = path / "data.mdb"
     whole = bytearray(data.read_bytes())
-    heads = [whole[at : at + datafile._HEAD_SIZE] for at in (0, PAGE)]
-    newest = max((0, 1), key=lambda one: datafile._head(bytes(heads[one])).transaction)
-    head = datafile._head(bytes(heads[newest]))
+    heads = [whole[at : at + layout.HEAD_SIZE] for at in (0, PAGE)]
+    newest = max((0, 1), key=lambda one: layout.read_head(bytes(heads[one])).transaction)
+    head = layout.read_head(bytes(heads[newest]))
     # The free list's only page, moved to the end of the file, and then cut off.
     root = head.free.root
     moved = head.last_page + 1
     page = bytearray(whole[root * PAGE : (root + 1) * PAGE])
     struct.pack_into("=Q", page, 0, moved)
-    at = newest * PAGE + datafile._PAGE.size + 24
-    struct.pack_into("=Q", whole, at + datafile._TREE.size - 8, moved)
-    struct.pack_into("=Q", whole, at + 2 * datafile._TREE.size, moved)
+    at = newest * PAGE + layout.PAGE.size + 24
+    struct.pack_into("=Q", whole, at + layout.TREE.size - 8, moved)
+    struct.pack_into("=Q", whole, at + 2 * layout.TREE.size, moved)
     data.write_bytes(bytes(whole) + bytes(page))
     open_store(path).close()
     data.write_bytes(bytes(whole))
@@ -179,7 +179,7 @@ def test_flipped_bits_in_the_heads_never_roll_history_back_in_silence(tmp_path):
 
 def head_of(path):
     data = (path / "data.mdb").read_bytes()
-    return max((datafile._head(data[at : at + datafile._HEAD_SIZE]) for at in (0, PAGE)), key=lambda h: h.transaction)
+    return max((layout.read_head(data[at : at + layout.HEAD_SIZE]) for at in (0, PAGE)), key=lambda h: h.transaction)
 
 
 def page_of(data, number):
@@ -236,8 +236,8 @@ def test_a_tree_that_leads_into_itself_is_told_as_damage(tmp_path):
     file = datafile._DataFile
     head = head_of(path)
     (path / "loop").write_bytes(data)
-    with (path / "loop").open("rb") as opened, pytest.raises(datafile._UnreadableError, match="two ways"):
-        list(file(opened.fileno())._entries(head, datafile.Tree(root, 1), len(data), set()))
+    with (path / "loop").open("rb") as opened, pytest.raises(layout.UnreadableError, match="two ways"):
+        list(file(opened.fileno())._entries(head, layout.Tree(root, 1), len(data), set()))
 
 
 def graft(path, levels, children):
@@ -247,18 +247,18 @@ def graft(path, levels, children):
     for number in range(first, first + levels):
         page = bytearray(PAGE)
         nodes = 0 if number == first + levels - 1 else children
-        flags = datafile._BRANCH if nodes else datafile._LEAF
-        datafile._PAGE.pack_into(page, 0, number, 0, flags, 16 + 2 * nodes, PAGE - 8 * nodes)
+        flags = layout.BRANCH if nodes else layout.LEAF
+        layout.PAGE.pack_into(page, 0, number, 0, flags, 16 + 2 * nodes, PAGE - 8 * nodes)
         for node in range(nodes):
             at = PAGE - 8 * (node + 1)
             struct.pack_into("=H", page, 16 + 2 * node, at)
-            datafile._NODE.pack_into(page, at, number + 1, 0, 0, 0)
+            layout.NODE.pack_into(page, at, number + 1, 0, 0, 0)
         data += page
     for start in (16, PAGE + 16):
-        meta = list(datafile._META.unpack_from(data, start))
+        meta = list(layout.META.unpack_from(data, start))
         meta[5] = meta[5][:-8] + struct.pack("=Q", first)
         meta[6] = first + levels - 1
-        datafile._META.pack_into(data, start, *meta)
+        layout.META.pack_into(data, start, *meta)
     (path / "data.mdb").write_bytes(data)
 
 
@@ -301,7 +301,7 @@ def test_a_look_is_taken_again_when_a_commit_disturbed_it(tmp_path, monkeypatch)
                     with env.begin(write=True) as transaction:
                         transaction.put(b"key", b"%d" % number)
             if len(disturbed) == 2:
-                raise datafile._UnreadableError("a page that was used again")
+                raise layout.UnreadableError("a page that was used again")
         return real(self, head)
 
     monkeypatch.setattr(datafile._DataFile, "contents", contents)
@@ -316,7 +316,7 @@ def test_a_file_that_changes_faster_than_it_can_be_read_is_busy(tmp_path, monkey
 
     def head(self):
         held = real(self)
-        return datafile.Head(held.page_size, held.last_page, next(turns), held.free, held.main)
+        return layout.Head(held.page_size, held.last_page, next(turns), held.free, held.main)
 
     monkeypatch.setattr(datafile._DataFile, "head", head)
     with pytest.raises(StoreBusyError, match="try again"):
