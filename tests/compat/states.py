@@ -23,6 +23,9 @@ class Colour(enum.Enum):
 
 casckpt.register(Colour, "compat.Colour")
 
+# How each registered class is made again, for who reads a store without casckpt.
+REGISTERED = {"compat.Colour": Colour.__getitem__}
+
 
 def states() -> list[dict[str, Any]]:
     """One state a commit, in order. Between the first two one chunk differs."""
