@@ -1,0 +1,72 @@
+"""The test vectors in docs/format.md are what casckpt writes, and what the independent reader reads."""
+
+from __future__ import annotations
+
+import re
+
+import msgpack
+import pytest
+
+from casckpt.objects.codec import decode
+from casckpt.objects.ids import Kind, id_scheme
+from tests.compat.reader.objects import object_id, read_frame, unpack
+from tests.compat.reader.values import Mapping, State, Tensor, Typed
+from tests.compat.vectors import STORAGE, UUID, ZSTD, vectors
+from tests.processes import ROOT
+
+BLOCK = (ROOT / "docs" / "format.md").read_text().partition("## Test vectors")[2].partition("```text\n")[2]
+PAGE = {
+    found[1]: bytes.fromhex(found[2])
+    for found in re.finditer(r"^(\S.*)\n((?: {4}[0-9a-f]+\n)+)", BLOCK.partition("```")[0], re.MULTILINE)
+}
+
+
+def test_the_vectors_of_the_page_are_what_casckpt_writes() -> None:
+    assert vectors() == PAGE
+    assert decode(id_scheme("xxh3_128"), Kind.CHUNK, ZSTD[24:40], memoryview(ZSTD)) == bytes(300)
+
+
+@pytest.mark.parametrize("hash", ["xxh3_128", "blake3"])
+def test_the_reader_reads_the_vectors_of_the_page(hash: str) -> None:
+    def vector(name: str) -> bytes:
+        return PAGE[f"{name}, {hash}"]
+
+    assert vector("id of the chunk") == object_id(hash, "chunk", b"casckpt")
+    assert vector("id of the same bytes as a tree") == object_id(hash, "tree", b"casckpt")
+    assert read_frame("chunk", vector("frame of the chunk")) == (vector("id of the chunk"), b"casckpt")
+    assert vector("id of the state") == object_id(hash, "tree", PAGE["state"])
+    length, size, ids = unpack(vector("node"))
+    first, second = object_id(hash, "chunk", STORAGE[:256]), object_id(hash, "chunk", STORAGE[256:])
+    assert (length, size, ids) == (300, 256, first + second)
+    assert vector("id of the node") == object_id(hash, "node", vector("node"))
+    *fields, meta = unpack(vector("commit"))
+    assert fields == [vector("id of the state"), [], "main", 7, [["loss", 0.5]], "hi", 1_700_000_000 * 10**9, "h"]
+    assert State(None).value(unpack(meta), 0) == Mapping([("git", "a1b2c3")])
+    assert vector("id of the commit") == object_id(hash, "commit", vector("commit"))
+
+
+def test_the_reader_reads_the_state_and_the_records_of_the_page() -> None:
+    class Nothing:
+        """No tree or storage stands outside of this state."""
+
+    read = State(Nothing()).value(unpack(PAGE["state"]), 0)  # type: ignore[arg-type]  # none of it is asked for
+    assert repr(read.entries[1]) == "(0, (True, None, -0.0))"
+    tensor = Tensor("float32", [2, 1], [1, 1], 0, bytes.fromhex("0000803f000000c0"), None, 1)
+    assert read.entries[0] == ("w", tensor) and read.entries[2:] == [
+        ("big", 2**64),
+        ("when", Typed("date", (2026, 1, 2))),
+    ]
+    zeros = PAGE["frame with codec 1, xxh3_128"]
+    assert read_frame("chunk", zeros) == (object_id("xxh3_128", "chunk", bytes(300)), bytes(300))
+    assert State(None).value(unpack(PAGE["key that is a tuple"]), 0) == ("a", 1)
+    form = msgpack.unpackb(PAGE["format record"])
+    assert form == {
+        "version": 1,
+        "uuid": UUID,
+        "hash": "xxh3_128",
+        "chunk_size": 2**20,
+        "codec": "auto",
+        "map_size": 2**44,
+    }
+    assert PAGE["mark"][:8] == b"casmark1" and int.from_bytes(PAGE["mark"][24:32], "little") == 258
+    assert unpack(PAGE["entry of the reflog"]) == [1, "branch/main", None, bytes(16), "commit"]
