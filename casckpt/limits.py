@@ -46,6 +46,16 @@ MAX_METRIC_NAMES: Final = 256 * KIB
 MAX_COMMIT: Final = MAX_COMMIT_META + MAX_MESSAGE + MAX_METRIC_NAMES + MIB
 MIN_ID_PREFIX: Final = 4
 
+# -- checking ----------------------------------------------------------------------------------------------------------
+# Findings of one kind that a check keeps, of which it says what each hurts; the others are counted.
+MAX_FINDINGS: Final = 1000
+# Commits and paths that one finding names.
+MAX_HURT: Final = 100
+# Bytes of chunks that a check reads in one read transaction, and chunks that it looks up: these end soon, so that what
+# others free meanwhile can be used again.
+CHECK_BATCH: Final = 256 * MIB
+CHECK_KEYS: Final = 1 << 16
+
 # -- writing -----------------------------------------------------------------------------------------------------------
 # Bytes of frames put in one transaction: 1.3-1.6 GB/s synced; much larger ones are slower and hold the writer lock.
 WRITE_BATCH: Final = 64 * MIB
@@ -53,3 +63,18 @@ WRITE_BATCH: Final = 64 * MIB
 # waiting writer starved for 5 s: the lock is not fair.
 GC_LOCK_HELD: Final = 0.03
 GC_REST: Final = 0.002
+
+# -- files of other formats --------------------------------------------------------------------------------------------
+# The header of a safetensors file; its own library reads no longer one.
+MAX_SAFETENSORS_HEADER: Final = 100_000_000
+# A storage of which tensors show less than one byte in so many is not exported, nor imported.
+MAX_EMPTY_SHARE: Final = 64
+# Bytes that a compressed file may become, for each of its own.
+MAX_UNPACKED: Final = 200
+# One file that is kept beside weights (a config, a tokenizer), and all of them together.
+MAX_SIDE_FILE: Final = 256 * MIB
+MAX_SIDE_FILES: Final = 1024 * MIB
+# An index of sharded weights.
+MAX_INDEX: Final = 256 * MIB
+# Bytes of weights in one file of a sharded export: what huggingface's tools take by default.
+DEFAULT_SHARD_SIZE: Final = 5_000_000_000

@@ -136,6 +136,9 @@ class MemoryStore:
         used = sum(len(key) + len(value) for held in self._contents.values() for key, value in held.items())
         return StoreSize(file=used, used=used, free=0)
 
+    def check_pages(self, *, values: bool) -> None:
+        return None
+
     def close(self) -> None:
         with self._write_lock:
             self._closed = True

@@ -62,6 +62,73 @@ class StoreSize:
     free: int
 
 
+@dataclass(frozen=True, slots=True)
+class TreePages:
+    """Pages and entries of one B-tree; overflow: pages of values that have pages of their own."""
+
+    branches: int
+    leaves: int
+    overflow: int
+    entries: int
+
+
+@dataclass(frozen=True, slots=True)
+class PageFault:
+    """Something about a page that LMDB never leaves so. tree: the sub-database, or "main", "free list", "heads"."""
+
+    kind: str
+    tree: str
+    page: int
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """What a check of all pages of the file saw. Pages of the file are in use, free, or neither (leaked).
+
+    page_size, read: bytes. trees: by the names that are in `PageFault` too. faults: the first MAX_FINDINGS of `found`.
+    """
+
+    page_size: int
+    pages: int
+    used: int
+    free: int
+    leaked: int
+    read: int
+    trees: dict[str, TreePages]
+    faults: tuple[PageFault, ...]
+    found: int
+
+
+@dataclass(frozen=True, slots=True)
+class CompactReport:
+    """What compact did, or with `dry_run` would do.
+
+    before, after: bytes that the disk holds for the file; with `dry_run` the latter is an estimate. holders: with
+    `dry_run`, a line for each other process that has the store open, and so is in the way.
+    """
+
+    dry_run: bool
+    before: int
+    after: int
+    holders: tuple[str, ...]
+    seconds: float
+
+    @property
+    def given_back(self) -> int:
+        """Bytes of the disk that others may use now."""
+        return max(0, self.before - self.after)
+
+
+@dataclass(frozen=True, slots=True)
+class BackupReport:
+    """A copy of a store: the folder that it is in, and the bytes of its file."""
+
+    path: str
+    bytes: int
+    seconds: float
+
+
 class Reader(Protocol):
     """One read transaction: a snapshot of the whole store, taken when it began.
 
@@ -146,6 +213,37 @@ class Store(Protocol):
 
     def size(self) -> StoreSize:
         """How large the file is, and how much of it is in use."""
+
+    def check_pages(self, *, values: bool) -> Pages | None:
+        """Look at every page of the file by plain reads; None where there is no file. Others may write meanwhile.
+
+        values: also at the first page of each chunk.
+        """
+
+    def compact(self, *, dry_run: bool = False, progress: Progress = no_progress) -> CompactReport:
+        """Rewrite the file without its free pages: alone, or not at all (I6).
+
+        Transactions of this process that come meanwhile wait; it begins once those under way have ended.
+
+        Raises:
+            StoreBusyError: others have the store open (`holders`), or it is under maintenance, or this thread has a
+                transaction under way. Nothing was done.
+            StoreFullError: there is no room for the new file beside the old one. Nothing was done.
+            CorruptObjectError: the database is damaged. Nothing was done.
+            StoreFailedError: no way to go on with the file; it is whole, and to be opened again.
+        """
+
+    def backup(self, destination: str, *, progress: Progress = no_progress) -> BackupReport:
+        """Copy the store, as it is now, into a folder that is empty or not there yet, while others read and write.
+
+        The copy holds every change that was acknowledged before this was called. Pages that are freed meanwhile are not
+        used again before it is done.
+
+        Raises:
+            NotAStoreError: something is there already, or it is a place inside of the store.
+            StoreFullError: there is no room for it.
+            StoreBusyError: another backup to this place is under way.
+        """
 
     def close(self) -> None:
         """Wait for the transactions under way, then let go of the store. Twice is once."""

@@ -1,0 +1,366 @@
+"""Checks the pages of the database file by plain reads: what LMDB would follow blindly, into a crash or a lie.
+
+Every page of every B-tree is read, and of a value with pages of its own at most their head. Nothing is mapped, and
+nothing is written. All of it is seen as one transaction left it: its reader must live until the check is over, because
+then no page that it shows is used again.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+from casckpt.errors import NotAStoreError
+from casckpt.limits import MAX_FINDINGS
+from casckpt.store.layout import (
+    BIG,
+    BRANCH,
+    EMPTY,
+    HEAD_SIZE,
+    LEAF,
+    NODE,
+    OVERFLOW,
+    PAGE,
+    SUBTREE,
+    TREE,
+    Head,
+    Tree,
+    UnreadableError,
+    read_head,
+    read_tree,
+    run_of,
+)
+from casckpt.store.protocol import PageFault, Pages, Space, TreePages
+
+MAIN, FREE_LIST = "main", "free list"
+_HEADS: Final = 2  # pages 0 and 1
+_UNKNOWN, _USED, _FREE = range(3)
+# A commit may be writing a head while it is read; that takes microseconds.
+_TRIES: Final = 10
+
+
+def check_pages(data: Path, transaction: int, *, values: bool) -> Pages | None:
+    """Check the file as `transaction` left it; None where two commits have come since its reader began.
+
+    values: check the head of every value that has pages of its own, also of chunks (a read of 16 bytes for each).
+    """
+    descriptor = os.open(data, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        head = _head_of(descriptor, transaction)
+        return None if head is None else _Check(descriptor, head, values).run()
+    finally:
+        os.close(descriptor)
+
+
+def lost_head(transaction: int) -> Pages:
+    """What is to be said where neither head is that of a transaction that LMDB shows: one was damaged under it."""
+    fault = PageFault("damaged-page", "heads", 0, f"neither head of the file is that of transaction {transaction}")
+    return Pages(0, 0, 0, 0, 0, 0, {}, (fault,), 1)
+
+
+def _head_of(descriptor: int, transaction: int) -> Head | None:
+    for _ in range(_TRIES):
+        for head in _heads(descriptor):
+            if head.transaction == transaction:
+                return head
+    return None
+
+
+def _heads(descriptor: int) -> Iterator[Head]:
+    try:
+        first = read_head(os.pread(descriptor, HEAD_SIZE, 0))
+        yield first
+        yield read_head(os.pread(descriptor, HEAD_SIZE, first.page_size))
+    except (UnreadableError, NotAStoreError):
+        return  # torn by a commit; or damaged, and then the next try fails as well
+
+
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    """A node of a page: its key; of a branch the child; of a leaf the flags, the length, and the value or its page."""
+
+    key: bytes
+    child: int
+    flags: int
+    length: int
+    value: bytes
+
+
+class _Check:
+    """One look at the whole file."""
+
+    def __init__(self, descriptor: int, head: Head, values: bool) -> None:
+        self._descriptor = descriptor
+        self._head = head
+        self._values = values
+        self._size = os.fstat(descriptor).st_size
+        self._map = _PageMap(head.last_page + 1, -(-self._size // head.page_size))
+        self._faults: list[PageFault] = []
+        self._found = 0
+        self._read = 0
+        self._trees: dict[str, TreePages] = {}
+        self._unseen = 0
+
+    def run(self) -> Pages:
+        subtrees: dict[str, Tree] = {}
+        for key, cell in self._entries(MAIN, self._head.main):
+            tree = self._subtree(key, cell)
+            if tree is not None:
+                subtrees[key.decode("utf-8", "backslashreplace")] = tree
+        ours = {space.value.decode() for space in Space}
+        for name in ours - subtrees.keys():
+            if not self._found:
+                self._fault("missing-database", name, self._head.main.root, "the main tree does not lead to it")
+        for name, tree in subtrees.items():
+            if name not in ours:
+                self._fault("unknown-database", name, tree.root, "casckpt has no sub-database of this name")
+            for _ in self._entries(name, tree):
+                pass
+        free = array("Q")
+        for key, cell in self._entries(FREE_LIST, self._head.free):
+            free.extend(self._freed(key, cell))
+        self._mark_free(free)
+        used, unknown = self._map.count()
+        return Pages(
+            page_size=self._head.page_size,
+            pages=self._head.last_page + 1,
+            used=used,
+            free=len(free),
+            leaked=max(0, unknown - self._unseen),
+            read=self._read,
+            trees=self._trees,
+            faults=tuple(self._faults),
+            found=self._found,
+        )
+
+    def _fault(self, kind: str, tree: str, page: int, problem: str) -> None:
+        self._found += 1
+        if len(self._faults) < MAX_FINDINGS:
+            self._faults.append(PageFault(kind, tree, page, problem))
+
+    def _entries(self, name: str, tree: Tree) -> Iterator[tuple[bytes, _Cell]]:
+        """The entries of a tree, each page on the way checked; what cannot be followed is a fault, and left out."""
+        before = self._found
+        branches = leaves = overflow = entries = 0
+        waiting: list[tuple[int, int, bytes | None, bytes | None]] = []
+        if tree.root != EMPTY:
+            waiting.append((tree.root, 1, None, None))
+        while waiting:
+            number, level, low, high = waiting.pop()
+            page = self._page(name, number)
+            if page is None:
+                continue
+            try:
+                is_leaf, cells = _cells(page)
+                if is_leaf is not (level == tree.depth):
+                    raise UnreadableError(f"it is level {level} of a tree of {tree.depth}")
+            except UnreadableError as error:
+                self._fault("damaged-page", name, number, str(error))
+                continue
+            self._check_order(name, number, [cell.key for cell in cells], low, high, is_leaf)
+            if not is_leaf:
+                branches += 1
+                keys = [low, *[cell.key for cell in cells[1:]], high]
+                waiting += [
+                    (cell.child, level + 1, keys[at], keys[at + 1]) for at, cell in reversed([*enumerate(cells)])
+                ]
+                continue
+            leaves += 1
+            for cell in cells:
+                entries += 1
+                if cell.flags & BIG:
+                    overflow += self._check_run(name, number, cell)
+                yield cell.key, cell
+        self._trees[name] = TreePages(branches, leaves, overflow, entries)
+        if not self._reads_heads(name) and overflow < tree.overflow:
+            # a value that was written twice in one transaction keeps the pages of the longer one: only its head tells
+            self._unseen += tree.overflow - overflow
+            overflow = tree.overflow
+        said = (tree.branches, tree.leaves, tree.overflow, tree.entries)
+        found = (branches, leaves, overflow, entries)
+        if self._found == before and said != found:
+            problem = f"its head says {said} branches, leaves, overflow pages and entries, and it has {found}"
+            self._fault("wrong-tree-figures", name, 0 if tree.root == EMPTY else tree.root, problem)
+
+    def _check_order(
+        self, name: str, number: int, keys: list[bytes], low: bytes | None, high: bytes | None, is_leaf: bool
+    ) -> None:
+        # the first key of a branch stands for everything below the second, whatever it says
+        order = [_comparable(name, key) for key in (keys if is_leaf else keys[1:])]
+        if any(a >= b for a, b in pairwise(order)):
+            self._fault("disordered-keys", name, number, "its keys are not in order")
+        elif order and (
+            (low is not None and order[0] < _comparable(name, low))
+            or (high is not None and order[-1] >= _comparable(name, high))
+        ):
+            self._fault("disordered-keys", name, number, "it holds keys that belong into another page")
+
+    def _page(self, name: str, number: int) -> bytes | None:
+        if not self._take(name, number, number, 1):
+            return None
+        page = os.pread(self._descriptor, self._head.page_size, number * self._head.page_size)
+        self._read += len(page)
+        if PAGE.unpack_from(page)[0] == number:
+            return page
+        self._fault("damaged-page", name, number, f"it says that it is page {PAGE.unpack_from(page)[0]}")
+        return None
+
+    def _take(self, name: str, holder: int, first: int, pages: int) -> bool:
+        """Note that a run of pages is in use; False, and a fault, where it cannot be or is in use already."""
+        last = first + pages - 1
+        if not _HEADS <= first <= last <= self._head.last_page:
+            self._fault("damaged-page", name, holder, f"it leads to page {last}, of {self._head.last_page + 1}")
+        elif (last + 1) * self._head.page_size > self._size:
+            self._fault("damaged-page", name, holder, f"page {last} is beyond the file's end at byte {self._size}")
+        elif not self._map.take(first, pages):
+            self._fault("shared-page", name, first, "it is reached in two ways")
+        else:
+            return True
+        return False
+
+    def _reads_heads(self, name: str) -> bool:
+        return self._values or name != Space.CHUNK.value.decode()
+
+    def _check_run(self, name: str, number: int, cell: _Cell) -> int:
+        """Check the pages of a value; returns how many they are."""
+        first, pages = int.from_bytes(cell.value, "little"), run_of(cell.length, self._head.page_size)
+        if self._reads_heads(name) and _HEADS <= first <= self._head.last_page:
+            head = os.pread(self._descriptor, PAGE.size, first * self._head.page_size)
+            self._read += len(head)
+            if len(head) == PAGE.size:
+                says, _, flags, low, high = PAGE.unpack(head)
+                if says != first or flags != OVERFLOW or low | high << 16 < pages:
+                    self._fault("damaged-page", name, first, f"it is not the first of a value's {pages} pages")
+                    return pages
+                pages = low | high << 16
+        self._take(name, number, first, pages)
+        return pages
+
+    def _subtree(self, key: bytes, cell: _Cell) -> Tree | None:
+        name = key.decode("utf-8", "backslashreplace")
+        try:
+            if cell.flags != SUBTREE or len(cell.value) != TREE.size:
+                raise UnreadableError("it is no tree")
+            if TREE.unpack(cell.value)[:2] != (0, 0):
+                raise UnreadableError("it is a tree of another kind than ours")
+            return read_tree(cell.value, self._head.last_page)
+        except UnreadableError as error:
+            self._fault("damaged-page", MAIN, self._head.main.root, f"its entry {name}: {error}")
+            return None
+
+    # -- the free list -------------------------------------------------------------------------------------------------
+
+    def _freed(self, key: bytes, cell: _Cell) -> array[int]:
+        """The pages that one entry of the free list names."""
+        free = array("Q")
+        value = cell.value
+        if cell.flags & BIG and cell.length <= 8 * (self._head.last_page + 2):
+            value = os.pread(
+                self._descriptor, cell.length, int.from_bytes(value, "little") * self._head.page_size + PAGE.size
+            )
+            self._read += len(value)
+        problem = ""
+        if len(key) != 8 or int.from_bytes(key, "little") > self._head.transaction:
+            problem = "an entry of a transaction that has not been"
+        elif len(value) < 8 or len(value) % 8 or 8 * struct.unpack_from("=Q", value)[0] > len(value) - 8:
+            problem = "an entry that is no list of pages"
+        else:
+            free.frombytes(value[8 : 8 + 8 * struct.unpack_from("=Q", value)[0]])
+            if any(a <= b for a, b in pairwise(free)):
+                problem = "an entry whose pages are not in order"
+            elif free and not (free[-1] >= _HEADS and free[0] <= self._head.last_page):
+                problem = "an entry with pages that there are not"
+        if problem:
+            self._fault(
+                "damaged-free-list", FREE_LIST, 0 if self._head.free.root == EMPTY else self._head.free.root, problem
+            )
+            return array("Q")
+        return free
+
+    def _mark_free(self, free: array[int]) -> None:
+        for number in free:
+            held = self._map.mark_free(number)
+            if held == _USED:
+                self._fault("free-page-in-use", FREE_LIST, number, "it is on the free list, and in use")
+            elif held == _FREE:
+                self._fault("damaged-free-list", FREE_LIST, number, "it is on the free list twice")
+
+
+def _comparable(name: str, key: bytes) -> bytes:
+    """What orders a key: those of the free list are numbers, little-endian."""
+    return key[::-1] if name == FREE_LIST else key
+
+
+def _cells(page: bytes) -> tuple[bool, list[_Cell]]:
+    """Whether a page is a leaf, and its nodes, in order.
+
+    Raises:
+        UnreadableError: something in it is not as LMDB writes it.
+    """
+    _, _, flags, lower, upper = PAGE.unpack_from(page)
+    if flags not in (BRANCH, LEAF):
+        raise UnreadableError("it is no part of a tree")
+    count, odd = divmod(lower - PAGE.size, 2)
+    if count < 1 or odd or not lower <= upper <= len(page):
+        raise UnreadableError("it has no list of nodes")
+    is_leaf = flags == LEAF
+    cells: list[_Cell] = []
+    spans: list[tuple[int, int]] = []
+    for offset in struct.unpack_from(f"={count}H", page, PAGE.size):
+        if not upper <= offset <= len(page) - NODE.size:
+            raise UnreadableError("a node lies outside it")
+        low, high, flags, key_size = NODE.unpack_from(page, offset)
+        start = offset + NODE.size
+        data = start + key_size
+        length = low | high << 16
+        end = data if not is_leaf else data + (8 if flags & BIG else length)
+        if end > len(page) or (is_leaf and flags not in (0, BIG, SUBTREE)):
+            raise UnreadableError("a node reaches out of it, or is of no kind")
+        cells.append(_Cell(page[start:data], length | flags << 32, flags if is_leaf else 0, length, page[data:end]))
+        spans.append((offset, end + end % 2))
+    at = upper
+    for start, end in sorted(spans):
+        if start != at:
+            raise UnreadableError("its nodes overlap, or leave holes")
+        at = end
+    if at != len(page):
+        raise UnreadableError("its nodes overlap, or leave holes")
+    return is_leaf, cells
+
+
+class _PageMap:
+    """What is known of each page: a byte for those in the file, and by number those that should be beyond its end."""
+
+    def __init__(self, pages: int, in_file: int) -> None:
+        self._pages = pages
+        self._known = bytearray(min(pages, in_file))
+        self._beyond: dict[int, int] = {}
+
+    def take(self, first: int, pages: int) -> bool:
+        """Note that these pages, all in the file, are in use; False where one of them was already."""
+        if self._known.count(_UNKNOWN, first, first + pages) != pages:
+            return False
+        self._known[first : first + pages] = bytes((_USED,)) * pages
+        return True
+
+    def mark_free(self, number: int) -> int:
+        """Note that a page is free; returns what was known of it."""
+        if number >= len(self._known):
+            held = self._beyond.get(number, _UNKNOWN)
+            self._beyond[number] = _FREE
+        else:
+            held = self._known[number]
+            if held == _UNKNOWN:
+                self._known[number] = _FREE
+        return held
+
+    def count(self) -> tuple[int, int]:
+        """How many pages are in use, the heads among them, and of how many nothing is known."""
+        unknown = self._known.count(_UNKNOWN, _HEADS) + max(0, self._pages - len(self._known) - len(self._beyond))
+        return self._known.count(_USED) + _HEADS, unknown
