@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
@@ -17,8 +17,10 @@ from typing import TypeVar
 
 from casckpt.errors import RefError, RefExistsError, RefNotFoundError
 from casckpt.history.commits import Commit, CommitReader, Walk
-from casckpt.history.diff import Change, diff_roots
+from casckpt.history.diff import Change, Side, changes, pairs
 from casckpt.history.fetch import Objects
+from casckpt.history.ingest import Ingest
+from casckpt.history.listing import Leaf, list_leaves
 from casckpt.history.maintained import Maintained
 from casckpt.history.parts import Part, parts
 from casckpt.history.records import (
@@ -35,8 +37,10 @@ from casckpt.history.records import (
     set_head,
 )
 from casckpt.history.refs import Ref, ReflogEntry, list_moves, list_refs
+from casckpt.history.reinstate import Wanted, reinstate
 from casckpt.history.revisions import Resolver
 from casckpt.objects.names import check_ref_name
+from casckpt.objects.paths import Globs
 from casckpt.objects.tree import shallow
 from casckpt.objects.values import Map, Value
 from casckpt.store.protocol import Reader, Store
@@ -129,21 +133,48 @@ class History(Maintained):
         with self.store.read() as reader:
             return list(islice(list_moves(reader, branch), limit))
 
-    def diff(self, old: str, new: str) -> list[Change]:
+    def diff(self, old: str, new: str = "HEAD", *, paths: Iterable[str] | str | None = None) -> list[Change]:
         """What differs between the states of two commits, by leaf; parts that either has released are left out.
+
+        paths: globs over `.`-joined paths, such as "model.*"; only what they take is looked at.
 
         Raises:
             UnknownRevisionError, AmbiguousRevisionError, PrunedCommitError
         """
-        with self.store.read() as reader:
-            commits = self._commits(reader)
-            ids = [self._resolve(commits, revision) for revision in (old, new)]
-            for oid in ids:
-                check_not_pruned(reader, oid)
-            released = {part for oid in ids for part in get_mark(reader, oid).released}
-            objects = commits.objects
-            roots = [_without(shallow(objects.tree(commits.stored(oid).tree), objects.tree), released) for oid in ids]
-            return list(diff_roots(objects, roots[0], objects, roots[1]))
+
+        def work(commits: CommitReader) -> list[Change]:
+            before, after = self._sides(commits, old, new)
+            return list(changes(before, after, pairs(before, after, globs=Globs.of(paths))))
+
+        return self.reading(work)
+
+    def _sides(self, commits: CommitReader, *revisions: str) -> list[Side]:
+        """The states of commits for `diff`, without the parts that any of them has released."""
+        ids = [self._resolve(commits, revision) for revision in revisions]
+        reader, objects = commits.objects.reader, commits.objects
+        for oid in ids:
+            check_not_pruned(reader, oid)
+        released = {part for oid in ids for part in get_mark(reader, oid).released}
+        roots = [shallow(objects.tree(commits.stored(oid).tree), objects.tree) for oid in ids]
+        return [Side(objects, _without(root, released)) for root in roots]
+
+    def ls(self, revision: str = "HEAD", paths: Iterable[str] | str | None = None) -> list[Leaf]:
+        """The leaves of a commit's state, from its trees alone: no chunk is read. Released parts are told as such.
+
+        paths: globs over `.`-joined paths, such as "model.*".
+
+        Raises:
+            UnknownRevisionError, AmbiguousRevisionError, PrunedCommitError
+        """
+
+        def work(commits: CommitReader) -> list[Leaf]:
+            oid = self._resolve(commits, revision)
+            reader = commits.objects.reader
+            check_not_pruned(reader, oid)
+            root, released = commits.stored(oid).tree, get_mark(reader, oid).released
+            return list(list_leaves(commits.objects, root, released, Globs.of(paths)))
+
+        return self.reading(work)
 
     def parts(self, revision: str = "HEAD") -> list[Part]:
         """The parts (top-level keys) of a commit's state, with their sizes; no chunk is read.
@@ -273,6 +304,37 @@ class History(Maintained):
                 self._in_doubt = oid
             self._tip, self._in_doubt = oid, None
             return found
+
+    def reinstate(
+        self, revision: str, *, parts: Iterable[str] | None = None, message: str = "", dry_run: bool = False
+    ) -> Commit:
+        """Make the state of an earlier commit a new commit of the branch; no chunk is read or written.
+
+        To `rollback` it is what `git revert` is to `git reset`: nothing leaves the branch. `Repository.restore` is
+        another thing: that writes a state into live objects.
+
+        parts: only these parts (top-level keys) of it; the rest is as in the branch's newest commit. The new commit has
+        step, metrics and metadata of the earlier one; with parts the step of the newest, and no metrics or metadata,
+        since nobody has measured such a state. dry_run: return the commit that it would be, its id empty.
+
+        Raises:
+            UnknownRevisionError, AmbiguousRevisionError, PrunedCommitError
+            ReleasedPartError: something that the new state would hold was released.
+            RestoreMismatchError: the earlier commit has no such part.
+            RefMovedError: somebody else moved the branch since this handle last looked.
+        """
+        chosen = None if parts is None else tuple(dict.fromkeys(parts))
+        with self._lock, Ingest(self.store, self.scheme, self.store.format.codec) as ingest:
+            self._settle()
+            commits = CommitReader(ingest.objects, self._known)
+            wanted = Wanted(revision, self._resolve(commits, revision), self._tip, self._branch, chosen, message)
+            try:
+                oid, commit = reinstate(ingest, commits, wanted, dry_run=dry_run)
+            finally:
+                self._in_doubt = ingest.published  # interrupted while it was synced, it may be there all the same
+            if not dry_run:
+                self._tip, self._in_doubt = oid, None
+            return commit
 
     def expire_reflog(
         self, *, older_than: timedelta | None = None, branch: str | None = None, dry_run: bool = False

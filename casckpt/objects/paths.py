@@ -16,6 +16,8 @@ from typing import Final, Literal
 from casckpt.objects.tree import Fetch, shallow
 from casckpt.objects.values import MAPPINGS, METADATA, Map, Typed, Value
 
+_KEY: Final = re.compile(r"(?:^|\.)((?:[^.\\]|\\.)*)", re.DOTALL)
+
 
 def escape(key: str) -> str:
     """One key as it stands in a path: "a.b" -> "a\\.b"."""
@@ -25,6 +27,11 @@ def escape(key: str) -> str:
 def unescape(path: str) -> str:
     """A path with its escapes taken away: "a\\.b" -> "a.b"."""
     return re.sub(r"\\(.)", r"\1", path)
+
+
+def keys(path: str) -> list[str]:
+    """The keys of a path as they stand in it: "model.a\\.b.0" -> ["model", "a\\.b", "0"]."""
+    return [found[1] for found in _KEY.finditer(path)]
 
 
 def readable(item: object) -> str:
@@ -75,6 +82,11 @@ class Globs:
         self.patterns = tuple(patterns)
         self._regexes = [_regex(pattern) for pattern in self.patterns]
         self._heads = [_literal_head(pattern) for pattern in self.patterns]
+
+    @classmethod
+    def of(cls, patterns: Iterable[str] | str | None) -> Globs | None:
+        """The globs that a caller gave: one, several, or None for no choice."""
+        return None if patterns is None else cls([patterns] if isinstance(patterns, str) else patterns)
 
     def match(self, path: str) -> bool:
         """Whether one of the globs takes this path (and with it everything under it)."""
