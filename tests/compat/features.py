@@ -1,0 +1,208 @@
+"""What the golden stores show, feature by feature: how each is made, and the states that must come out of it again.
+
+The states are made from nothing that changes between releases of torch or numpy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import casckpt
+from casckpt import Keep, Repository
+from casckpt.history.ingest import Ingest
+from casckpt.history.records import put_figures
+from casckpt.objects.commit import CommitObject
+from casckpt.objects.values import Map
+
+States = dict[str, Any]
+"""What must come out, by revision. None: the commit was pruned."""
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One thing that a store can hold. fill: fills a new store, and returns what must come out of it for ever."""
+
+    fill: Callable[[Repository], States]
+    chunk_size: int = 1024
+    codec: str = "auto"
+
+
+def noise(count: int, seed: int = 0) -> torch.Tensor:
+    """Bytes that no codec makes smaller."""
+    blocks = [hashlib.sha256(f"{seed}.{number}".encode()).digest() for number in range(-(-count // 32))]
+    return torch.frombuffer(bytearray(b"".join(blocks)[:count]), dtype=torch.uint8)
+
+
+def small(number: int) -> dict[str, Any]:
+    """A state with two parts, each with a storage of its own chunks, and a value."""
+    return {
+        "model": {"w": torch.full((700,), float(number)), "same": torch.arange(700.0)},
+        "optimizer": {"m": torch.full((700,), -float(number)), "step": number},
+    }
+
+
+def history(repo: Repository) -> States:
+    """Branches, tags, a commit with two parents, a rollback, a deleted branch, HEAD elsewhere, every field."""
+    repo.commit(small(0), "first", step=0, metrics={"loss": 2.5, "acc/top-1": 0.0}, meta={"a": [1, (2, b"\0"), None]})
+    repo.commit(small(1), "ü" * 100, step=-1, metrics={"loss": float("nan"), "up": float("inf")})
+    repo.tag("v1.0")
+    repo.branch("try/lr-3e-4", at="HEAD~1")
+    repo.branch("gone")
+    repo.delete_branch("gone")
+    repo.commit(small(2), "rolled back", step=2)
+    repo.rollback("v1.0")
+    repo.commit(small(3), "in its place", step=2)
+    repo.switch("try/lr-3e-4")
+    repo.commit(small(4), "on a branch", step=4)
+    _merge(repo, "main", "both")
+    repo.switch("unused", create=True)
+    return {
+        "v1.0~1": small(0),
+        "v1.0": small(1),
+        "main@{1}": small(1),
+        "main@{2}": small(2),
+        "main": small(3),
+        "try/lr-3e-4~1": small(4),
+        "try/lr-3e-4": small(4),
+        "HEAD": small(4),
+    }
+
+
+def _merge(repo: Repository, other: str, message: str) -> None:
+    """A commit of the tip's tree with a second parent: the format has it, no command makes one yet."""
+    tip, second = repo.resolve("HEAD"), repo.resolve(other)
+    parents = (bytes.fromhex(tip.id), bytes.fromhex(second.id))
+    made = CommitObject(
+        tree=bytes.fromhex(tip.tree),
+        parents=parents,
+        branch=tip.branch,
+        step=None,
+        metrics=(),
+        message=message,
+        time=1_800_000_000_000_000_000,
+        host="",
+        meta=Map(()),
+    )
+    with Ingest(repo.store, repo.scheme, repo.store.format.codec) as ingest:
+        oid, _ = ingest.publish(made, expected=parents[0], logical=0)
+    assert tip.figures is not None
+    with repo.store.write(durable=True, room=None) as writer:
+        put_figures(writer, oid, replace(tip.figures, new=0, stored=0, new_chunks=0))
+
+
+def paged(repo: Repository) -> States:
+    """Containers of thousands of items, cut into pages, one of them the root; and a change in the middle."""
+    root: dict[Any, Any] = {f"layer.{n}.weight": torch.full((3,), n, dtype=torch.int16) for n in range(900)}
+    root |= {n: n * n for n in range(2000)}
+    root["list"] = [[n, str(n)] for n in range(3600)]
+    root["tuple"] = tuple(range(12000))
+    root["ordered"] = OrderedDict((n, "x" * (n % 90)) for n in range(1000))
+    root["set"] = set(range(70000, 77000))
+    root["texts"] = ["y" * 4096] * 10
+    changed = {**root, "layer.700.weight": torch.ones(3), "list": [*root["list"][:1800], "new", *root["list"][1800:]]}
+    repo.commit(root, "large")
+    repo.commit(changed, "changed in the middle")
+    return {"HEAD~1": root, "HEAD": changed}
+
+
+def shared(repo: Repository) -> States:
+    """Tensors that share storages, and equal ones that do not."""
+    base = torch.arange(3000, dtype=torch.int32)
+    tiny = torch.arange(8, dtype=torch.float32)
+    weight = torch.nn.Parameter(torch.arange(600.0).reshape(20, 30))
+    state = {
+        "tied": [base, base, base.view(50, 60), base[1000:2000:3]],
+        "as other types": [base.view(torch.uint8)[100:300], base.view(torch.int16)[7:9]],
+        "a window of a large one": torch.arange(100_000)[500:900],
+        "tiny": {"whole": tiny, "part": tiny[2:5], "empty": tiny[3:3]},
+        "transposed": [weight, weight.detach().T],
+        "equal": [torch.ones(900), torch.ones(900)],
+    }
+    repo.commit(state, "shared")
+    apart = {**state, "tied": [base, base.clone()]}
+    repo.commit(apart, "apart")
+    return {"HEAD~1": state, "HEAD": apart}
+
+
+def compressed(repo: Repository) -> States:
+    """What a codec makes smaller, what it does not, and what only looks as if it could not."""
+    half = torch.zeros(40_000, dtype=torch.uint8)
+    half[12_000:29_000] = noise(17_000)
+    state = {
+        "zeros": torch.zeros(16_400),
+        "ramp": torch.arange(1000) // 7,
+        "noise": noise(6000, 1),
+        "noise in the middle": half,
+        "text": "all work and no play " * 300,
+        "bytes": bytes(5000),
+        "array": np.arange(2500, dtype=">u2"),
+    }
+    repo.commit(state, "compressed")
+    return {"HEAD": state}
+
+
+def chunks(repo: Repository) -> States:
+    """Storages of less than a chunk, of whole chunks, and of one byte more; a change of one byte."""
+    size = repo.store.format.chunk_size
+    lengths = [0, 1, size - 1, size, size + 1, 2 * size, 2 * size + size // 2]
+    state = {str(length): torch.arange(length, dtype=torch.int64).remainder(251).to(torch.uint8) for length in lengths}
+    changed = {name: held.clone() for name, held in state.items()}
+    changed[str(2 * size + size // 2)][size] += 1
+    repo.commit(state, "first")
+    repo.commit(changed, "one byte")
+    return {"HEAD~1": state, "HEAD": changed}
+
+
+def pruned(repo: Repository) -> States:
+    """Commits that were pruned, and one that gave up a part, not collected yet. Another one has the same tree whole."""
+    repo.commit(small(0), "kept without its optimizer", step=0)
+    repo.commit(small(1), "pruned", step=1)
+    repo.commit(small(0), "the same again", step=2)
+    repo.commit(small(3), "newest", step=3)
+    repo.tag("kept", at="step:0")
+    repo.prune(Keep(last=2, parts={"optimizer": Keep(last=2, tags=False, branches=False)}))
+    return {"kept": {"model": small(0)["model"]}, "step:1": None, "step:2": small(0), "step:3": small(3)}
+
+
+def collected(repo: Repository) -> States:
+    """The same after gc, with a branch forgotten, a reflog expired, and pages free in the file."""
+    kept = pruned(repo)
+    repo.branch("gone", at="step:2")
+    repo.switch("gone")
+    repo.commit({"large": noise(12_000)}, "forgotten")
+    repo.switch("main")
+    repo.delete_branch("gone")
+    repo.expire_reflog(older_than=timedelta(0))
+    repo.gc()
+    return kept
+
+
+FEATURES = {
+    "history": Feature(history),
+    "paged": Feature(paged),
+    "shared": Feature(shared),
+    "codec-none": Feature(compressed, 65536, "none"),
+    "codec-fast": Feature(compressed, 65536, "fast"),
+    "codec-auto": Feature(compressed, 65536, "auto"),
+    "codec-small": Feature(compressed, 65536, "small"),
+    "chunks-256": Feature(chunks, 256, "none"),
+    "chunks-1m": Feature(chunks, 1 << 20, "small"),
+    "pruned": Feature(pruned),
+    "collected": Feature(collected),
+}
+
+
+def make(name: str, hash: str, path: Path) -> States:
+    """A new store with one feature at `path`, closed again; returns what must come out of it."""
+    feature = FEATURES[name]
+    with casckpt.open(path, hash=hash, chunk_size=feature.chunk_size, codec=feature.codec) as repo:
+        return feature.fill(repo)
