@@ -6,15 +6,16 @@ What it keeps (DESIGN 2), each with what happens otherwise:
 - A durable change is on the disk before the mark moves, and the mark moves before it is acknowledged.
 - After a failed write or sync nothing is tried again: what the kernel wrote back is not known, and a second fsync lies.
 - In a forked child nothing of it is touched, not even to free it. Ending a transaction there clears the parent's slot.
+- Its file is exchanged only by who has it alone (I6): none is under way, and new ones wait. Whoever has one may begin
+  what he needs to end it, or he and the exchange would wait for each other for ever.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -34,6 +35,7 @@ from casckpt.store.locks import FileLock
 from casckpt.store.mark import Mark, move_mark
 from casckpt.store.openers import unregister
 from casckpt.store.protocol import Space, StoreFormat
+from casckpt.store.transaction import Handle, Transaction, give_up, keep
 
 if TYPE_CHECKING:
     from lmdb import _Database
@@ -51,28 +53,6 @@ _RESERVE_STEP: Final = 2 * MIB
 _open: set[Environment] = set()
 
 
-class Handle:
-    """What one `open_store` gave out: transactions are begun in its name, and its close waits for them."""
-
-    __slots__ = ("closed", "given_back")
-
-    def __init__(self) -> None:
-        self.closed = False
-        self.given_back = False
-
-
-class Transaction:
-    """One transaction. `raw` is None before it began, once it has ended, and in a forked child."""
-
-    __slots__ = ("cursors", "handle", "raw", "thread")
-
-    def __init__(self, handle: Handle) -> None:
-        self.handle = handle
-        self.thread = threading.get_ident()
-        self.raw: lmdb.Transaction[memoryview] | None = None
-        self.cursors: set[lmdb.Cursor[memoryview]] = set()
-
-
 class Environment:
     """One open LMDB environment, shared by all handles of this process on the same file."""
 
@@ -82,7 +62,7 @@ class Environment:
         raw: lmdb.Environment,
         opener: FileLock,
         format: StoreFormat,
-        databases: Mapping[Space, _Database],
+        databases: dict[Space, _Database],
     ) -> None:
         self.path = path
         self.format = format
@@ -94,13 +74,14 @@ class Environment:
         # Re-entrant, because a reader that was dropped unclosed ends itself wherever the garbage collector runs.
         self._gate = threading.Condition(threading.RLock())
         self._live: set[Transaction] = set()
+        self._alone: Transaction | None = None  # of whoever has, or waits to have, the environment alone
         self._write_lock = threading.Lock()
         self._writing_thread: int | None = None
         self._failure = ""
         self._reserved = 0
         self.forked = False
         # Freed by `shut` only: freed at the interpreter's exit, it would wait for the writer of a frozen thread.
-        _keep(raw)
+        keep(raw)
         _open.add(self)
 
     # -- what may be done now ------------------------------------------------------------------------------------------
@@ -142,11 +123,26 @@ class Environment:
     def begin_read(self, handle: Handle) -> Transaction:
         """A snapshot, which any one thread at a time may use and any thread end."""
         with self._gate:
-            self.check(handle)
+            self._wait_for_turn(handle, write=False)
             transaction = Transaction(handle)
             transaction.raw = self._begin_read()
             self._live.add(transaction)
             return transaction
+
+    def _wait_for_turn(self, handle: Handle, *, write: bool) -> None:
+        """Call under the gate: returns once a transaction may begin, or raises as `check` does."""
+        self.check(handle)
+        if self._alone is not None:
+            self._gate.wait_for(lambda: self._alone is None or self._is_under_way(handle, write))
+            self.check(handle)
+
+    def _is_under_way(self, handle: Handle, write: bool) -> bool:
+        """Whether a transaction may be needed to end one that has begun, such as the writes of a save (I1)."""
+        thread = threading.get_ident()
+        return any(
+            one is not self._alone and (one.thread == thread or (write and one.handle is handle))
+            for one in self._live.copy()
+        )
 
     def _begin_read(self) -> lmdb.Transaction[memoryview]:
         try:
@@ -167,7 +163,7 @@ class Environment:
         """The write transaction, once whoever holds it has ended; this thread must be the one to end it."""
         transaction = Transaction(handle)
         with self._gate:
-            self.check(handle)
+            self._wait_for_turn(handle, write=True)
             if self._writing_thread == transaction.thread:
                 raise StoreBusyError(
                     "this thread is inside a write transaction of it already",
@@ -182,7 +178,7 @@ class Environment:
                 self._writing_thread = transaction.thread
                 self.check(handle)
                 transaction.raw = self._begin_write()
-                _keep(transaction.raw)
+                keep(transaction.raw)
             except BaseException:
                 self._release_writer()
                 raise
@@ -291,7 +287,7 @@ class Environment:
         return raw
 
     def _let_others_write(self, raw: lmdb.Transaction[memoryview]) -> None:
-        _give_up(raw)
+        give_up(raw)
         self._release_writer()
 
     def _release_writer(self) -> None:
@@ -358,6 +354,85 @@ class Environment:
             ) from error
         raise self.failed_error() from error
 
+    # -- exchanging the file -------------------------------------------------------------------------------------------
+
+    def check_no_own(self) -> None:
+        """Raise if this thread has a transaction under way, which it would wait for in vain if it wanted to be alone.
+
+        Raises:
+            StoreBusyError
+        """
+        with self._gate:
+            thread = threading.get_ident()
+            if any(one.thread == thread for one in self._live.copy()):
+                raise StoreBusyError(
+                    "this thread has a transaction on it under way",
+                    store=str(self.path),
+                    holders=("this thread",),
+                    remedy="end it first",
+                )
+
+    @contextlib.contextmanager
+    def alone(self, handle: Handle, go_on: Callable[[], None]) -> Iterator[Transaction]:
+        """Once no transaction is under way, and while none begins; those who come meanwhile wait.
+
+        go_on: asked when a transaction ends, and by `wake`: ends the wait by raising. Gives what a transaction that is
+            begun past the gate must be put into, for a forked child to find.
+        """
+        mine = Transaction(handle)
+        with self._gate:
+            self.check(handle)
+            if self._alone is not None:
+                raise StoreBusyError("its file is being exchanged", store=str(self.path), holders=("this process",))
+            self._alone = mine
+            self._live.add(mine)  # a close of the handle waits for it, and nobody shuts the environment
+        try:
+            with self._gate:
+                while len(self._live) > 1:
+                    go_on()
+                    self._gate.wait()
+                self.check(handle)
+            yield mine
+        finally:
+            with self._gate:
+                self._alone = None
+                self._forget(mine)
+
+    def wake(self) -> None:
+        """Let whoever waits at the gate look again."""
+        with self._gate:
+            self._gate.notify_all()
+
+    def let_go(self) -> None:
+        """Close the file, for whoever has the environment alone: `take_up` or `abandon_file` must follow."""
+        self._raw.close()
+
+    def take_up(self, raw: lmdb.Environment, databases: dict[Space, _Database]) -> None:
+        """Go on with a file that was just opened, after `let_go`."""
+        keep(raw)
+        old, self._raw = self._raw, raw
+        self.databases.update(databases)  # the same mapping, which writers that wait to begin have hold of
+        self.page_size = raw.stat()["psize"]
+        self._reserved = 0
+        give_up(old)
+        self._reserve()
+
+    def abandon_file(self, why: str) -> StoreFailedError:
+        """Be of no use any more, after `let_go`, because there is no going on; returns what to raise."""
+        self._failure = why
+        unregister(self._opener)  # LMDB's lock is gone: an opener without it is taken for one that has lost it
+        return self.failed_error()
+
+    @property
+    def opener(self) -> Path:
+        """The file that says that this process has the store open."""
+        return self._opener.path
+
+    @property
+    def raw(self) -> lmdb.Environment:
+        """LMDB's own, for whoever has it alone, or has a transaction under way until he is done with it."""
+        return self._raw
+
     # -- the end -------------------------------------------------------------------------------------------------------
 
     def leave(self, handle: Handle) -> None:
@@ -370,7 +445,7 @@ class Environment:
             if self.forked:
                 return
             thread = threading.get_ident()
-            if any(one.handle is handle and one.thread == thread for one in self._live):
+            if any(one.handle is handle and one.thread == thread for one in self._live.copy()):
                 raise StoreBusyError(
                     "a transaction that this thread began has not ended",
                     store=str(self.path),
@@ -378,7 +453,7 @@ class Environment:
                     remedy="end it, then close the store",
                 )
             handle.closed = True
-            self._gate.wait_for(lambda: not any(one.handle is handle for one in self._live))
+            self._gate.wait_for(lambda: not any(one.handle is handle for one in self._live.copy()))
 
     def shut(self) -> bool:
         """Give the environment back to LMDB, and say whether: not while a transaction is left.
@@ -392,31 +467,22 @@ class Environment:
             _open.discard(self)
             unregister(self._opener)  # first, so that whoever finds an opener alive can count on LMDB's lock being held
             self._raw.close()
-            _give_up(self._raw)
+            give_up(self._raw)
             return True
 
     def _abandon(self) -> None:  # pragma: no cover - runs in forked children, which report nothing
         """In a forked child: touch nothing, free nothing, and let no lock of the parent's threads bind us."""
         self.forked = True
+        self._alone = None
         self._gate = threading.Condition(threading.RLock())
         self._write_lock = threading.Lock()
         for transaction in self._live:
             if transaction.raw is not None:
-                _keep(transaction.raw)
+                keep(transaction.raw)
             for cursor in transaction.cursors:
-                _keep(cursor)
+                keep(cursor)
             transaction.raw = None
         self._live.clear()
-
-
-def _keep(thing: object) -> None:
-    """Make sure that this object is never freed, not even at the interpreter's exit."""
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
-
-
-def _give_up(thing: object) -> None:
-    """Take back `_keep`."""
-    ctypes.pythonapi.Py_DecRef(ctypes.py_object(thing))
 
 
 def _after_fork_in_child() -> None:  # pragma: no cover - runs in forked children, which report nothing

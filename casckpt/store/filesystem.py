@@ -71,6 +71,11 @@ def free_bytes(path: Path) -> int:
     return room.f_bavail * room.f_frsize
 
 
+def disk_bytes(path: Path) -> int:
+    """Bytes of the disk that a file holds, which may be more or less than its length."""
+    return path.stat().st_blocks * 512
+
+
 @contextlib.contextmanager
 def system_errors(path: Path, trouble: str) -> Iterator[None]:
     """Name the store, and what could not be done to it, in what the system refuses, such as a permission.

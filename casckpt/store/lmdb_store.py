@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
@@ -15,12 +16,22 @@ from typing import TYPE_CHECKING, Final, Self
 import lmdb
 
 from casckpt.errors import CorruptObjectError, StoreBusyError, StoreClosedError
-from casckpt.store import filesystem, openers
-from casckpt.store.environment import Environment, Handle, Transaction
+from casckpt.store import backup, compact, filesystem, openers
+from casckpt.store.environment import Environment
 from casckpt.store.locks import FileLock
 from casckpt.store.opening import Wanted, acquire, release
 from casckpt.store.pages import check_pages, lost_head
-from casckpt.store.protocol import MAX_KEY, Pages, Space, StoreSize
+from casckpt.store.protocol import (
+    MAX_KEY,
+    BackupReport,
+    CompactReport,
+    Pages,
+    Progress,
+    Space,
+    StoreSize,
+    no_progress,
+)
+from casckpt.store.transaction import Handle, Transaction
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -70,6 +81,7 @@ class LmdbReader:
         transaction = self._transaction
         if transaction is None or transaction.raw is None:
             raise self._over()
+        transaction.thread = threading.get_ident()
         return transaction.raw
 
     def _over(self) -> Exception:
@@ -189,10 +201,11 @@ class LmdbWriter(LmdbReader):
         self._room = room
 
     def _raw(self) -> lmdb.Transaction[memoryview]:
-        raw = super()._raw()
-        assert self._transaction is not None
-        self._environment.check_thread(self._transaction)
-        return raw
+        transaction = self._transaction
+        if transaction is None or transaction.raw is None:
+            raise self._over()
+        self._environment.check_thread(transaction)
+        return transaction.raw
 
     def _own(self, value: memoryview) -> memoryview:
         return memoryview(bytes(value))
@@ -300,8 +313,8 @@ class LmdbStore:
         finally:
             self._environment.end_read(transaction)
         page = self._environment.page_size
-        blocks = (Path(self.path) / "data.mdb").stat().st_blocks
-        return StoreSize(file=blocks * 512, used=used * page, free=max(0, total - used) * page)
+        file = filesystem.disk_bytes(Path(self.path) / "data.mdb")
+        return StoreSize(file=file, used=used * page, free=max(0, total - used) * page)
 
     def check_pages(self, *, values: bool) -> Pages:
         """Look at every page of the file by plain reads, as one transaction left it; others may write meanwhile."""
@@ -312,6 +325,17 @@ class LmdbStore:
                 if found is not None:
                     return found
         return lost_head(transaction)
+
+    def compact(self, *, dry_run: bool = False, progress: Progress = no_progress) -> CompactReport:
+        """Rewrite the file without its free pages, alone; the protocol says what is raised."""
+        self._environment.check(self._handle)
+        if dry_run:
+            return compact.foresee(self._environment, self.size())
+        return compact.compact(self._environment, self._handle, self.maintenance, progress)
+
+    def backup(self, destination: str | os.PathLike[str], *, progress: Progress = no_progress) -> BackupReport:
+        """Copy the store into another folder while it is in use; the protocol says what is raised."""
+        return backup.backup(self._environment, self._handle, Path(destination), progress)
 
     def close(self) -> None:
         """Wait for the transactions under way, then let go of the store. Twice is once; in a forked child, nothing.

@@ -53,6 +53,15 @@ def reset_mark(path: Path, mark: Mark) -> None:
     _write(path, mark, backwards=True)
 
 
+def mark_copy(path: Path, mark: Mark) -> None:
+    """Make the mark of a copy that nobody has open yet, where locks may be unknown.
+
+    A failure is no one's trouble: without a mark, nothing is known to be missing.
+    """
+    with contextlib.suppress(OSError):
+        path.write_bytes(_encode(mark))
+
+
 def _write(path: Path, mark: Mark, *, backwards: bool) -> None:
     with FileLock(path) as lock:
         held = _decode(os.pread(lock.descriptor, _SIZE, 0))

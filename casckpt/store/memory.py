@@ -11,9 +11,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from casckpt.errors import StoreBusyError, StoreClosedError
+from casckpt.errors import StoreBusyError, StoreClosedError, StoreError
 from casckpt.limits import DEFAULT_CHUNK_SIZE
-from casckpt.store.protocol import MAX_KEY, Reader, Space, StoreFormat, StoreSize, Writer
+from casckpt.store.protocol import (
+    MAX_KEY,
+    BackupReport,
+    CompactReport,
+    Progress,
+    Reader,
+    Space,
+    StoreFormat,
+    StoreSize,
+    Writer,
+    no_progress,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -138,6 +149,15 @@ class MemoryStore:
 
     def check_pages(self, *, values: bool) -> None:
         return None
+
+    def compact(self, *, dry_run: bool = False, progress: Progress = no_progress) -> CompactReport:
+        self._check_open()
+        with self.maintenance():
+            size = self.size().file
+        return CompactReport(dry_run=dry_run, before=size, after=size, holders=(), seconds=0.0)
+
+    def backup(self, destination: str, *, progress: Progress = no_progress) -> BackupReport:
+        raise StoreError("there is no file to copy", store=self.path, remedy="open a store on the disk")
 
     def close(self) -> None:
         with self._write_lock:

@@ -32,7 +32,7 @@ from casckpt.errors import (
 )
 from casckpt.store import filesystem, openers
 from casckpt.store.datafile import look_into
-from casckpt.store.environment import COUNTER_KEY, Environment, Handle
+from casckpt.store.environment import COUNTER_KEY, Environment
 from casckpt.store.format import (
     FORMAT_KEY,
     MIN_MAP_SIZE,
@@ -44,11 +44,14 @@ from casckpt.store.format import (
 from casckpt.store.locks import FileLock
 from casckpt.store.mark import Mark, read_mark, reset_mark
 from casckpt.store.protocol import Space, StoreFormat
+from casckpt.store.transaction import Handle
 
 if TYPE_CHECKING:
     from lmdb import _Database
 
 _DATA: Final = "data.mdb"
+COMPACTED: Final = "compact.mdb"
+"""What compact puts in the place of the data file. Left behind by one that was killed, it is of no use."""
 _LOCK: Final = "lock.mdb"
 _OURS: Final = frozenset({_DATA, _LOCK, "gate", "openers", "mark", "maintenance"})
 _MAX_READERS: Final = 1024
@@ -117,6 +120,86 @@ def release(environment: Environment, handle: Handle) -> None:
             _forget(environment)
 
 
+def exchange(environment: Environment, copy: Path, transaction: int) -> None:
+    """Put the file `copy`, which is on the disk, in the place of the data file of an environment, and go on with that.
+
+    Call under the store's gate, with the environment alone. No deadlock: whoever holds `_lock` waits for a gate only to
+    open a store that this process does not have open, and this one it has, as long as its file is the one that lies
+    there.
+
+    transaction: LMDB's number of the last one in the copy.
+
+    Raises:
+        StoreBusyError, StoreError: the old file is in use as before.
+        StoreFailedError: the environment is of no use any more; old or new, the file is whole.
+    """
+    path = environment.path
+    check_current(environment)
+    with _lock:
+        check_current(environment)
+        environment.let_go()
+        try:
+            _refuse_locked(path)
+            with filesystem.system_errors(path, "its file cannot be exchanged"):
+                copy.replace(path / _DATA)
+        except BaseException:
+            _take_up(environment, None)
+            raise
+        try:
+            filesystem.sync_folder(path)
+        except OSError as error:  # after a crash the old file might be back, without what is acknowledged from here on
+            failed = environment.abandon_file(f"its file was exchanged, but the folder could not be synced: {error}")
+            _register(environment)
+            raise failed from error
+        _take_up(environment, transaction)
+
+
+def _refuse_locked(path: Path) -> None:
+    """Refuse where somebody who is no opener of ours has LMDB's lock; one who is closing is waited for."""
+    for attempt in range(_SETTLE_TRIES):
+        if attempt:
+            threading.Event().wait(_SETTLE_PAUSE)
+        if not _is_lmdb_locked(path):
+            return
+    raise StoreBusyError(
+        "something that is not casckpt has its database open",
+        store=str(path),
+        holders=("a process that does not say who it is",),
+        remedy="end it first",
+    )
+
+
+def _take_up(environment: Environment, transaction: int | None) -> None:
+    """Open the data file again; transaction: the last one that it must show, if that is known."""
+    try:
+        raw = _open_lmdb(environment.path, environment.format)
+        try:
+            with raw.begin(write=True) as writer:
+                databases = {space: raw.open_db(space.value, txn=writer) for space in Space}
+            with raw.begin() as reader:
+                # Of a lock file that somebody else made for another data file, readers would see an old state.
+                if transaction is not None and reader.id() != transaction:
+                    raise StoreError(f"its lock file is at transaction {reader.id()}, not {transaction}")
+        except BaseException:
+            raw.close()
+            raise
+    except BaseException as error:
+        failed = environment.abandon_file(f"its file was let go for compact, and cannot be opened again: {error}")
+        _register(environment)
+        raise failed from error
+    environment.take_up(raw, databases)
+    _register(environment)
+
+
+def _register(environment: Environment) -> None:
+    """Know the environment by the file that it has now."""
+    for old in [key for key, value in _by_file.items() if value is environment]:
+        del _by_file[old]
+    identity = _identity(environment.path)
+    if identity is not None:
+        _by_file[identity] = environment
+
+
 def _forget(environment: Environment) -> bool:
     """Shut an environment, unless a transaction of it is under way; returns whether it was shut."""
     if not environment.shut():
@@ -124,6 +207,14 @@ def _forget(environment: Environment) -> bool:
     for identity in [key for key, value in _by_file.items() if value is environment]:
         del _by_file[identity]
     return True
+
+
+def check_current(environment: Environment) -> None:
+    """Raise unless the file of the environment is still the one that lies at its path. Takes no lock."""
+    if _by_file.get(_identity(environment.path) or (0, 0)) is not environment:
+        raise StoreError(
+            "its file was exchanged by somebody else", store=str(environment.path), remedy="close it, and open it again"
+        )
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -146,6 +237,7 @@ def _open(path: Path, wanted: Wanted) -> Environment:
             held = _look(path, wanted)
             if held is not None:
                 wanted.check(str(path), held)
+                (path / COMPACTED).unlink(missing_ok=True)  # whoever makes one has the gate until it is in place
             else:
                 filesystem.sync_place(path)  # before there is a store in it, so that a store is never without its place
             # LMDB maps it, and a reader that needs a page of it which a full disk does not have is killed (SIGBUS).

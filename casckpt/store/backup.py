@@ -1,0 +1,250 @@
+"""Copies a store to another folder while others use it. It must never leave half a copy that looks whole.
+
+LMDB writes the copy, without free pages, as one transaction of its own shows the store. It goes through a pipe, so that
+it is written from the beginning to the end, as network and cloud file systems like it, and so that it can be stopped.
+It has another name until all of it is on the disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import lmdb
+
+from casckpt.errors import CorruptObjectError, NotAStoreError, StoreBusyError, StoreError, StoreFullError
+from casckpt.limits import MIB
+from casckpt.store import filesystem
+from casckpt.store.aside import Aside, aside
+from casckpt.store.datafile import look_into
+from casckpt.store.environment import COUNTER_KEY, Environment
+from casckpt.store.format import decode_format
+from casckpt.store.locks import FileLock
+from casckpt.store.mark import Mark, mark_copy
+from casckpt.store.protocol import BackupReport, Progress, Space
+from casckpt.store.transaction import Handle, Transaction
+
+PARTIAL: Final = "data.mdb.partial"
+_BLOCK: Final = MIB  # what is read from the pipe at once: as much as it holds, and as LMDB writes
+_BESIDE: Final = MIB  # the mark, the gate and the folder
+# What file systems say that have no locks, or cannot sync a folder.
+_UNKNOWN: Final = frozenset({errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EPERM, errno.EACCES})
+
+
+def backup(environment: Environment, handle: Handle, destination: Path, progress: Progress) -> BackupReport:
+    """Copy the store; `protocol.Store.backup` says what is raised."""
+    began = time.monotonic()
+    place = destination.expanduser().resolve()
+    environment.check_no_own()
+    length = aside(lambda held: _backup(environment, handle, place, held), progress)
+    return BackupReport(path=str(place), bytes=length, seconds=time.monotonic() - began)
+
+
+def _backup(environment: Environment, handle: Handle, place: Path, held: Aside) -> int:
+    with filesystem.system_errors(place, "it cannot be written"):
+        _check_place(environment, place)
+        copying = _Copying(environment, environment.begin_read(handle))
+        try:
+            _check_room(place, copying.expected)
+            place.mkdir(parents=True, exist_ok=True)
+            length = _write_copy(environment, copying, place, held)
+        finally:
+            copying.let_go()
+        mark_copy(place / "mark", Mark(environment.format.uuid, copying.counter))
+        (place / "gate").touch()
+        _sync(place)
+        return length
+
+
+def _write_copy(environment: Environment, copying: _Copying, place: Path, held: Aside) -> int:
+    """Write the data file, under its own name once it is whole and on the disk; returns its length."""
+    partial = place / PARTIAL
+    file = FileLock(partial)
+    try:
+        _lock(place, file)
+        try:
+            length = _pump(copying, file.descriptor, held, place)
+            held.report("waiting for the disk", 0, 0)
+            os.fsync(file.descriptor)
+            _check_whole(environment, partial)
+            if (place / "data.mdb").exists():
+                raise _occupied(place, "data.mdb")
+            partial.rename(place / "data.mdb")
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+        return length
+    finally:
+        file.release()
+
+
+def _check_place(environment: Environment, place: Path) -> None:
+    """Refuse, before anything is made, what is no place for a backup."""
+    if place.is_relative_to(environment.path):
+        raise NotAStoreError("this is inside of the store itself", store=str(place), remedy="give a folder elsewhere")
+    if not place.exists():
+        return
+    if not place.is_dir():
+        raise NotAStoreError("this is a file", store=str(place), remedy="give a new folder, or an empty one")
+    names = {entry.name for entry in place.iterdir()} - {PARTIAL}
+    if names:
+        raise _occupied(place, min(names))
+
+
+def _occupied(place: Path, name: str) -> NotAStoreError:
+    what = "a store, or a whole backup, is" if name == "data.mdb" else "other things are"
+    return NotAStoreError(
+        f"{what} in this folder ({name})", store=str(place), remedy="give a new folder, or an empty one"
+    )
+
+
+def _check_room(place: Path, expected: int) -> None:
+    there = next(folder for folder in (place, *place.parents) if folder.exists())
+    available = filesystem.free_bytes(there)
+    if expected + _BESIDE > available:
+        raise StoreFullError(
+            f"there is no room for the copy: {expected + _BESIDE} bytes are needed, {available} are free",
+            store=str(place),
+            needed=expected + _BESIDE,
+            available=available,
+            remedy="free some room there, or give another place",
+        )
+
+
+def _lock(place: Path, file: FileLock) -> None:
+    """Have the unfinished copy for oneself: what a backup that was killed left, nobody has."""
+    try:
+        mine = file.acquire(wait=False)
+    except OSError as error:
+        if error.errno not in _UNKNOWN:
+            raise
+        mine = True
+    if not mine or not _is_at(file):  # a file that was renamed just now is somebody's whole copy
+        raise StoreBusyError("another backup to this place is under way", store=str(place), remedy="give another one")
+    os.ftruncate(file.descriptor, 0)
+
+
+def _is_at(file: FileLock) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.descriptor), file.path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _pump(copying: _Copying, descriptor: int, held: Aside, place: Path) -> int:
+    """Write what LMDB hands over, in the order in which it comes; returns how many bytes."""
+    done = 0
+    with copying.pipe() as pipe:
+        while block := os.read(pipe, _BLOCK):
+            _write(descriptor, block, place)
+            done += len(block)
+            held.report("copying", min(done, copying.expected), copying.expected)
+    copying.check()
+    return done
+
+
+def _write(descriptor: int, block: bytes, place: Path) -> None:
+    left = memoryview(block)
+    while left:
+        try:
+            left = left[os.write(descriptor, left) :]
+        except OSError as error:
+            if error.errno not in filesystem.FULL:
+                raise
+            raise StoreFullError(
+                "the disk had no room for the copy", store=str(place), remedy="free some room there"
+            ) from error
+
+
+class _Copying:
+    """LMDB's copying, on a thread that holds the snapshot until it is done: the store is not closed under it."""
+
+    def __init__(self, environment: Environment, snapshot: Transaction) -> None:
+        self._environment = environment
+        self._snapshot = snapshot
+        self._error: BaseException | None = None
+        self._thread: threading.Thread | None = None
+        assert snapshot.raw is not None
+        counter = snapshot.raw.get(COUNTER_KEY, db=environment.databases[Space.META])
+        self.counter = 0 if counter is None else int.from_bytes(counter, "big")
+        """Of the snapshot: LMDB's copy is taken a moment later, and may hold more, never less."""
+        self.expected = environment.pages(snapshot)[0] * environment.page_size
+        """Bytes of the copy, as far as is known."""
+
+    @contextlib.contextmanager
+    def pipe(self) -> Iterator[int]:
+        """The end to read the copy from. However the block is left, LMDB is done with the store then."""
+        reading, writing = os.pipe()
+        with contextlib.suppress(OSError):  # the system has a limit for each user
+            fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _BLOCK)
+        self._thread = threading.Thread(target=self._run, args=(writing,), name="casckpt-copy")
+        try:
+            self._thread.start()
+        except BaseException:
+            self._thread = None
+            os.close(writing)
+            os.close(reading)
+            raise
+        try:
+            yield reading
+        finally:
+            os.close(reading)  # if it is not done, its next write fails
+            self._thread.join()
+
+    def _run(self, writing: int) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})  # a pipe that nobody reads is an error to be told
+        try:
+            self._environment.raw.copyfd(writing, compact=True)
+        except BaseException as error:
+            self._error = error
+        finally:
+            os.close(writing)
+            self._environment.end_read(self._snapshot)
+
+    def check(self) -> None:
+        """Raise what kept LMDB from copying all of it."""
+        error, self._error = self._error, None
+        store = str(self._environment.path)
+        if isinstance(error, lmdb.ReadersFullError):
+            raise StoreBusyError(
+                "too many processes and threads read it at once", store=store, remedy="try again later"
+            ) from error
+        if isinstance(error, lmdb.Error):
+            raise CorruptObjectError(
+                f"{store}: its database cannot be copied: {error}", remedy="look with casckpt fsck"
+            ) from error
+        if error is not None:
+            raise error
+
+    def let_go(self) -> None:
+        """End the snapshot, if it never came to copying."""
+        if self._thread is None:
+            self._environment.end_read(self._snapshot)
+
+
+def _check_whole(environment: Environment, partial: Path) -> None:
+    """Look at the copy as at any file that is to be opened."""
+    record = look_into(partial).format
+    if record is None or decode_format(str(partial), record) != environment.format:
+        raise StoreError("the copy is not what was copied", store=str(partial), remedy="look at the disk that it is on")
+
+
+def _sync(place: Path) -> None:
+    """Wait until the folder, and those on the way to it that were made for it, are on the disk."""
+    device = place.stat().st_dev
+    for folder in (place, *place.parents):
+        if folder.stat().st_dev != device:
+            return
+        try:
+            filesystem.sync_folder(folder)
+        except OSError as error:
+            if error.errno not in _UNKNOWN:
+                raise
