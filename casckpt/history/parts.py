@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from casckpt.history.fetch import Objects
-from casckpt.objects.node import NodeRef
-from casckpt.objects.paths import child, leaves
+from casckpt.history.listing import stored_bytes, whole_leaves
+from casckpt.objects.paths import child
 from casckpt.objects.tree import expand, shallow
 from casckpt.objects.values import ArrayRecord, BlobRecord, Map, TensorRecord, Value
 
@@ -15,8 +15,8 @@ from casckpt.objects.values import ArrayRecord, BlobRecord, Map, TensorRecord, V
 class Part:
     """One top-level key of a state, as it stands in paths; "" where the state is no mapping and so is one part.
 
-    tensors: how many tensors and arrays. values: how many other leaves. nbytes: of the storages, each once. Of a
-    released part nothing but its name is known.
+    tensors: how many tensors and arrays. values: how many other leaves, a long list of plain values as one. nbytes: of
+    the storages, each once. Of a released part nothing but its name is known.
     """
 
     name: str
@@ -32,19 +32,25 @@ def parts(objects: Objects, root: bytes, released: tuple[str, ...]) -> list[Part
     Raises:
         CorruptObjectError, MissingObjectError
     """
-    state = shallow(objects.tree(root), objects.tree)
+    return parts_of(objects, objects.tree(root), released)
+
+
+def parts_of(objects: Objects, state: Value, released: tuple[str, ...] = ()) -> list[Part]:
+    """The parts of a state that is at hand as a value."""
+    state = shallow(state, objects.tree)
     if not isinstance(state, Map):
-        return [_part(objects, "", state)]
+        return [part_of(objects, "", state)]
     return [
-        Part(child("", key), 0, 0, 0, True) if key in released else _part(objects, child("", key), value)
+        Part(child("", key), 0, 0, 0, True) if key in released else part_of(objects, child("", key), value)
         for key, value in state.entries
     ]
 
 
-def _part(objects: Objects, name: str, value: Value) -> Part:
+def part_of(objects: Objects, name: str, value: Value) -> Part:
+    """A value as the part of that name."""
     tensors = others = nbytes = 0
     seen: set[int] = set()
-    for _, leaf in leaves(expand(value, objects.tree)):
+    for _, leaf in whole_leaves(expand(value, objects.tree)):
         if isinstance(leaf, (TensorRecord, ArrayRecord)):
             tensors += 1
         else:
@@ -54,8 +60,5 @@ def _part(objects: Objects, name: str, value: Value) -> Part:
                 continue
             seen.add(leaf.alias)
         if isinstance(leaf, (TensorRecord, ArrayRecord, BlobRecord)):
-            storage = leaf.storage
-            nbytes += (
-                storage.length if isinstance(storage, NodeRef) else len(storage) if isinstance(storage, bytes) else 0
-            )
+            nbytes += stored_bytes(leaf)
     return Part(name, tensors, others, nbytes, False)

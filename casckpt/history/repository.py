@@ -143,13 +143,13 @@ class History(Maintained):
         """
 
         def work(commits: CommitReader) -> list[Change]:
-            before, after = self._sides(commits, old, new)
+            before, after = self.sides(commits, old, new)
             return list(changes(before, after, pairs(before, after, globs=Globs.of(paths))))
 
         return self.reading(work)
 
-    def _sides(self, commits: CommitReader, *revisions: str) -> list[Side]:
-        """The states of commits for `diff`, without the parts that any of them has released."""
+    def sides(self, commits: CommitReader, *revisions: str) -> list[Side]:
+        """The states of commits within one transaction, to be compared: without parts that any of them has released."""
         ids = [self._resolve(commits, revision) for revision in revisions]
         reader, objects = commits.objects.reader, commits.objects
         for oid in ids:

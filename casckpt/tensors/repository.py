@@ -6,7 +6,7 @@ import operator
 import socket
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -21,11 +21,13 @@ from casckpt.limits import MAX_MESSAGE, MAX_METRIC_NAMES, MAX_METRICS
 from casckpt.objects.commit import CommitObject
 from casckpt.objects.paths import Globs
 from casckpt.objects.values import Map
-from casckpt.store.protocol import Store
+from casckpt.store.protocol import Progress, Store, no_progress
 
 if TYPE_CHECKING:
     from casckpt.history.commits import CommitReader
+    from casckpt.history.diff import Change
     from casckpt.tensors.flatten import Flat
+    from casckpt.tensors.formats.write import ExportReport
     from casckpt.tensors.save import Nodes, Saved, Staging
 
 
@@ -54,11 +56,13 @@ class Repository(History):
         step: int | None = None,
         metrics: Mapping[str, float] | None = None,
         meta: Mapping[str, object] | None = None,
+        before_publish: Callable[[], object] | None = None,
     ) -> Commit:
         """Save a state as the next commit of the branch; when this returns it is durable.
 
         state: nested dicts, lists and tuples with tensors, arrays and plain values at the leaves.
         step: completed optimizer updates. metrics: numbers to find and keep commits by. meta: plain values.
+        before_publish: called when every byte of the state was read; what it raises keeps the commit from being made.
 
         Raises:
             UnsupportedTypeError, StateError: something in the state cannot be saved; named by its path.
@@ -72,13 +76,13 @@ class Repository(History):
         flat = flatten(state)
         with self._saving:
             try:
-                return self._commit(flat, described)
+                return self._commit(flat, described, before_publish)
             except EvictedError:
                 # what this save wrote was collected before it was published; with gc held off that cannot happen again
                 with self.store.maintenance(wait=True):
-                    return self._commit(flat, described)
+                    return self._commit(flat, described, before_publish)
 
-    def _commit(self, flat: Flat, described: _Description) -> Commit:
+    def _commit(self, flat: Flat, described: _Description, before_publish: Callable[[], object] | None) -> Commit:
         from casckpt.tensors.save import Staging, save
 
         if self._staging is None:
@@ -101,6 +105,8 @@ class Repository(History):
                 host=socket.gethostname(),
                 meta=described.meta,
             )
+            if before_publish is not None:
+                before_publish()
             try:
                 oid, figures = ingest.publish(commit, expected=parent, logical=saved.logical)
             finally:
@@ -143,6 +149,141 @@ class Repository(History):
             return load(commits.objects, commits.stored(oid).tree, get_mark(reader, oid).released, globs)
 
         return self.reading(work)
+
+    def reinstate(
+        self, revision: str, *, parts: Iterable[str] | None = None, message: str = "", dry_run: bool = False
+    ) -> Commit:
+        with self._saving:  # a commit in flight would find its branch moved
+            return super().reinstate(revision, parts=parts, message=message, dry_run=dry_run)
+
+    reinstate.__doc__ = History.reinstate.__doc__
+
+    def diff(
+        self,
+        old: str,
+        new: str = "HEAD",
+        *,
+        values: bool = False,
+        paths: Iterable[str] | str | None = None,
+        progress: Progress = no_progress,
+    ) -> list[Change]:
+        """What differs between the states of two commits, by leaf; parts that either has released are left out.
+
+        values: compare the elements of tensors and arrays too, a pair in memory at a time. paths: globs over
+        `.`-joined paths, such as "model.*"; only what they take is looked at. progress: called while values are read.
+
+        Raises:
+            UnknownRevisionError, AmbiguousRevisionError, PrunedCommitError
+            CorruptObjectError, MissingObjectError
+        """
+        if not values:
+            return super().diff(old, new, paths=paths)
+        from casckpt.tensors.compare_files import Choice, diff_sides
+
+        def work(commits: CommitReader) -> list[Change]:
+            before, after = self.sides(commits, old, new)
+            return diff_sides(before, after, Choice(globs=Globs.of(paths), values=True), progress)
+
+        return self.reading(work)
+
+    def diff_file(
+        self,
+        revision: str,
+        path: str | PathLike[str],
+        *,
+        part: str | None = None,
+        reverse: bool = False,
+        values: bool = False,
+        paths: Iterable[str] | str | None = None,
+        progress: Progress = no_progress,
+    ) -> list[Change]:
+        """What differs from the state of a commit to that in a file: safetensors, torch or npz, or a folder of them.
+
+        The file is read whole, the commit's tensors one by one where they are needed. What such a file cannot hold is
+        passed over: the kind and metadata of a dict, gradients required, the layout in which equal elements lie.
+
+        part: compare this part (top-level key) of the commit. If it is not given, and the file has none of the
+        commit's parts but at its top the keys of one of them (as a file of weights alone), it is that one.
+        reverse: from the file to the commit. values, paths, progress: as for `diff`.
+
+        Raises:
+            UnknownRevisionError, AmbiguousRevisionError, PrunedCommitError
+            RestoreMismatchError: the commit has no such part, or several fit.
+            ImportFormatError: the file cannot be read.
+            CorruptObjectError, MissingObjectError
+        """
+        from casckpt.tensors.compare_files import Choice, diff_sides, fit, side_of_file
+
+        file = side_of_file(path, self.scheme, self.store.format.chunk_size)
+
+        def work(commits: CommitReader) -> list[Change]:
+            (commit,) = self.sides(commits, revision)
+            before, after, chosen = fit(commit, file, part)
+            sides = (after, before) if reverse else (before, after)
+            return diff_sides(*sides, Choice(chosen, Globs.of(paths), values, loose=True), progress)
+
+        return self.reading(work)
+
+    def import_file(
+        self,
+        path: str | PathLike[str],
+        message: str = "",
+        *,
+        step: int | None = None,
+        metrics: Mapping[str, float] | None = None,
+        meta: Mapping[str, object] | None = None,
+        part: str | None = None,
+    ) -> Commit:
+        """Commit the state in a file or folder of another format; `docs/reference/formats.md` says which.
+
+        message: unless given, it names the file. step: unless given, what the file says. part: put the state under this
+        key. The commit's meta says under "source" what it was taken from, and holds the file's own "file_metadata".
+
+        Raises:
+            ImportFormatError: the file cannot be read; nothing was committed.
+            NewerFormatError, and whatever `commit` raises.
+        """
+        from casckpt.tensors.formats.importing import import_file
+
+        return import_file(self, path, message, step=step, metrics=metrics, meta=meta, part=part)
+
+    def export(
+        self,
+        revision: str,
+        path: str | PathLike[str],
+        *,
+        format: str | None = None,
+        part: str | None = None,
+        paths: Iterable[str] | str | None = None,
+        max_shard_size: int | None = None,
+        overwrite: bool = False,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> ExportReport:
+        """Write the state of a commit as a file of another format, or as a folder; whole, or not at all.
+
+        format: "safetensors", "torch", "npz" or "pretrained" (a folder that from_pretrained reads); unless given, as
+        the suffix of the path says. part: only what is under this key, with its names as they are. paths: globs, as
+        for `load`. max_shard_size: bytes of tensors in one file. overwrite: replace what is there. progress: called
+        with the stage, the bytes written, and those to write.
+
+        Raises:
+            UnsupportedTypeError: the format cannot hold something in the state; named by its path.
+            ExportError, ExportFullError: what was at the path is untouched.
+            and whatever `load` raises.
+        """
+        from casckpt.tensors.formats.export import export
+
+        return export(
+            self,
+            revision,
+            path,
+            format=format,
+            part=part,
+            paths=paths,
+            max_shard_size=max_shard_size,
+            overwrite=overwrite,
+            progress=progress,
+        )
 
     def restore(self, target: Any, revision: str = "HEAD", *, strict: bool = True) -> Any:
         """Write the state of a commit into live objects, in place; returns the target.
