@@ -16,6 +16,9 @@ CasckptError
 │   ├── PrunedCommitError           the whole commit
 │   └── ReleasedPartError           a part of it
 ├── RestoreMismatchError        a saved state does not fit the live objects
+├── ImportFormatError           a file that cannot be taken in: damaged, hostile, or of no format that is known
+├── ExportError                 a state cannot be written as such a file, or not there
+│   └── ExportFullError             no room on the disk for it
 ├── PolicyError                 a retention policy that says nothing, or nonsense
 ├── LoaderError                 a data loader whose position cannot be known
 ├── CorruptObjectError          stored bytes that are not what their id or format says
@@ -172,6 +175,39 @@ class RestoreMismatchError(CasckptError):
     def __init__(self, problem: str, *, path: str, remedy: str = "") -> None:
         super().__init__(f"at {path or 'the root of the state'}: {problem}", remedy=remedy)
         self.path = path
+
+
+class ImportFormatError(CasckptError):
+    """A file that cannot be taken in; `file` is its path. Nothing was committed."""
+
+    kind = "bad-import"
+    exit_code = 8
+
+    def __init__(self, problem: str, *, file: str = "", remedy: str = "") -> None:
+        super().__init__(f"{file}: {problem}" if file else problem, remedy=remedy)
+        self.file = file
+
+
+class ExportError(CasckptError):
+    """A file cannot be written; `file` is its path. What was there before is untouched."""
+
+    kind = "bad-export"
+    exit_code = 9
+
+    def __init__(self, problem: str, *, file: str = "", remedy: str = "") -> None:
+        super().__init__(f"{file}: {problem}" if file else problem, remedy=remedy)
+        self.file = file
+
+
+class ExportFullError(ExportError):
+    """There is no room on the disk for the file; `needed` and `available` are bytes."""
+
+    kind = "export-full"
+
+    def __init__(self, problem: str, *, file: str = "", needed: int = 0, available: int = 0, remedy: str = "") -> None:
+        super().__init__(problem, file=file, remedy=remedy)
+        self.needed = needed
+        self.available = available
 
 
 class PolicyError(CasckptError):

@@ -142,9 +142,12 @@ class _Encoder:
         return self._emit(_array_head(1 + width * len(items)) + _pack(PAGE) + b"".join(items))
 
 
-def canonical(value: Value) -> bytes:
-    """The bytes of a value in one piece: for keys, for sorting sets, and for what stands in a commit."""
-    return _Encoder((), None).encode(value)
+def canonical(value: Value, storages: Sequence[bytes | NodeRef] = ()) -> bytes:
+    """The bytes of a value in one piece: for keys, for sorting sets, for what stands in a commit or in another file.
+
+    storages: what the records' numbers stand for.
+    """
+    return _Encoder(storages, None).encode(value)
 
 
 def write_tree(value: Value, storages: Sequence[bytes | NodeRef], emit: Emit) -> bytes:

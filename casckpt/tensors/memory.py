@@ -5,6 +5,7 @@ Tensors that share an alias share a destination. Nothing here reads a store; oth
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -14,11 +15,26 @@ import torch
 from casckpt.errors import CorruptObjectError
 from casckpt.objects.node import NodeRef
 from casckpt.objects.paths import children
-from casckpt.objects.values import ArrayRecord, BlobRecord, Record, Storage, TensorRecord, Typed, Value
+from casckpt.objects.values import ArrayRecord, BlobRecord, Map, Record, Storage, TensorRecord, Typed, Value
 from casckpt.tensors.numpy_leaves import Array
 
 Held: TypeAlias = torch.UntypedStorage | Array
 """The memory of one storage: of a tensor's as torch has it, of any other as flat bytes."""
+
+
+Take: TypeAlias = Callable[[Record, str], Held]
+"""Gives the memory that holds the bytes of a record's storage already, by the record and its path."""
+
+
+def records(value: Value, path: str = "") -> Iterator[tuple[str, Record]]:
+    """The records of an expanded value with their paths, in the order in which `inflate` meets them."""
+    while isinstance(value, Typed):
+        value = value.value
+    if isinstance(value, (TensorRecord, ArrayRecord, BlobRecord)):
+        yield path, value
+    elif isinstance(value, (Map, list, tuple)):
+        for inner_path, inner in children(path, value):
+            yield from records(inner, inner_path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,34 +59,38 @@ class Memory:
         self._aliases: dict[int, tuple[Storage, Held]] = {}
 
     @classmethod
-    def for_value(cls, value: Value) -> Memory:
+    def for_value(cls, value: Value, take: Take | None = None) -> Memory:
         """The memory for an expanded value. What stands in the records themselves is in it already.
+
+        take: gives the memory of storages that others hold already; None: it is taken here, and to be filled.
 
         Raises:
             CorruptObjectError: one alias names two storages, or the value is not expanded.
             MemoryError: a storage is larger than the memory that can be had.
         """
         memory = cls()
-        memory._visit(value, "")
+        for path, record in records(value):
+            memory._add(record, path, take)
         return memory
 
-    def _visit(self, value: Value, path: str) -> None:
-        while isinstance(value, Typed):
-            value = value.value
-        if isinstance(value, (TensorRecord, ArrayRecord, BlobRecord)):
-            self._add(value, path)
-        else:
-            for inner_path, inner in children(path, value):
-                self._visit(inner, inner_path)
+    def move(self, device: torch.device) -> None:
+        """Bring the storages of tensors to a device, one by one; once they are filled, and before `inflate`."""
+        moved: dict[int, torch.UntypedStorage] = {}
+        for index, held in enumerate(self.held):
+            if isinstance(held, torch.UntypedStorage):
+                if held._cdata not in moved:
+                    moved[held._cdata] = held.to(device=device)
+                self.held[index] = moved[held._cdata]
 
-    def _add(self, record: Record, path: str) -> None:
+    def _add(self, record: Record, path: str, take: Take | None) -> None:
         alias = record.alias if isinstance(record, TensorRecord) else None
         if alias is not None and alias in self._aliases:
             storage, held = self._aliases[alias]
             if storage != record.storage:
                 raise CorruptObjectError(f"at {path}: tensors that share a storage name different ones")
         else:
-            held = self._take(record, path)
+            outside = take is not None and isinstance(record.storage, NodeRef)
+            held = take(record, path) if take is not None and outside else self._take(record, path)
             if alias is not None:
                 self._aliases[alias] = (record.storage, held)
         self.held.append(held)

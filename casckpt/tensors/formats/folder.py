@@ -1,0 +1,215 @@
+"""Folders that from_pretrained reads, checkpoints of transformers' Trainer, and weights in shards with an index.
+
+Only files that stand directly in the folder are read; what an index names is checked to be one of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any, Final
+
+from casckpt.errors import ImportFormatError
+from casckpt.limits import MAX_INDEX, MAX_SIDE_FILE, MAX_SIDE_FILES
+from casckpt.tensors.formats import safetensors_file
+from casckpt.tensors.formats.recognise import INDEX
+from casckpt.tensors.formats.safetensors_file import Contents, own_metadata, read_contents, to_state
+from casckpt.tensors.formats.source import Imported
+from casckpt.tensors.formats.torch_file import read_torch
+
+# Weights by the names that from_pretrained looks for, in its order.
+_WEIGHTS: Final = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "adapter_model.safetensors",
+    "adapter_model.bin",
+    "diffusion_pytorch_model.safetensors",
+    "diffusion_pytorch_model.safetensors.index.json",
+    "diffusion_pytorch_model.bin",
+)
+TRAINER_STATE: Final = "trainer_state.json"
+# What Trainer saves beside the weights, by the keys under which it is taken in.
+_TRAINING: Final = {"optimizer": "optimizer.pt", "scheduler": "scheduler.pt", "scaler": "scaler.pt"}
+_RNG: Final = "rng_state.pth"
+
+
+def is_side_name(name: object) -> bool:
+    """Whether a name is that of a file directly in a folder, and no way out of it."""
+    return (
+        isinstance(name, str)
+        and name not in ("", ".", "..")
+        and not any(char in name for char in "/\\\0:")
+        and len(os.fsencode(name)) <= 255
+    )
+
+
+def read_folder(path: Path) -> Imported:
+    """A folder as {"model": …, "files": {…}}, and of a Trainer's checkpoint also "optimizer", "scheduler", "rng", ….
+
+    Raises:
+        ImportFormatError: it holds no weights, or something in it cannot be read.
+    """
+    try:
+        names = sorted(entry.name for entry in os.scandir(path) if entry.is_file())
+    except OSError as error:
+        raise ImportFormatError(f"cannot be read: {error.strerror}", file=str(path)) from error
+    weights = next((name for name in _WEIGHTS if name in names), None)
+    if weights is None:
+        raise ImportFormatError(
+            "a folder without weights", file=str(path), remedy=f"looked for were {', '.join(_WEIGHTS)}"
+        )
+    read, meta, used = read_weights(path / weights)
+    state: dict[str, Any] = {"model": read}
+    trainer = TRAINER_STATE in names
+    if trainer:
+        used |= _read_training(path, names, state)
+    files = {name: name for name in names if name not in used and not _is_other_weights(name)}
+    state["files"] = _side_files(path, list(files))
+    step = _step(path / TRAINER_STATE, state["files"]) if trainer else None
+    return Imported(state, "trainer" if trainer else "pretrained", meta, step)
+
+
+def _is_other_weights(name: str) -> bool:
+    """Whether a file holds the same weights once more, in another form."""
+    return (
+        name in _WEIGHTS
+        or name.endswith((".safetensors", ".msgpack", ".h5", ".onnx", ".gguf"))
+        or (name.startswith("pytorch_model") and name.endswith(".bin"))
+    )
+
+
+def _read_training(path: Path, names: list[str], state: dict[str, Any]) -> set[str]:
+    used = set()
+    for key, name in _TRAINING.items():
+        if name in names:
+            state[key] = read_torch(path / name)
+            used.add(name)
+    rng = [name for name in names if name == _RNG or (name.startswith("rng_state_") and name.endswith(".pth"))]
+    if rng == [_RNG]:
+        state["rng"] = read_torch(path / _RNG)
+    elif rng:
+        state["rng"] = {name.removesuffix(".pth"): read_torch(path / name) for name in rng}
+    return used | set(rng)
+
+
+def _side_files(path: Path, names: list[str]) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    left = MAX_SIDE_FILES
+    for name in names:
+        if not is_side_name(name):
+            raise ImportFormatError("a file name that cannot be kept", file=str(path / name), remedy="rename it")
+        raw = read_bounded(path / name, min(left, MAX_SIDE_FILE))
+        left -= len(raw)
+        found[name] = raw
+    return found
+
+
+def read_bounded(path: Path, most: int) -> bytes:
+    """A regular file of at most so many bytes.
+
+    Raises:
+        ImportFormatError
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe put there must not hold us up
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise ImportFormatError("no regular file", file=str(path))
+            raw = file.read(most + 1)
+    except OSError as error:
+        raise ImportFormatError(f"cannot be read: {error.strerror}", file=str(path)) from error
+    if len(raw) > most:
+        raise ImportFormatError(
+            f"has more than the {most} bytes that are kept beside weights", file=str(path), remedy="take it out"
+        )
+    return raw
+
+
+def _step(path: Path, files: dict[str, bytes]) -> int | None:
+    try:
+        found = json.loads(files[path.name])
+    except (ValueError, RecursionError) as error:
+        raise ImportFormatError(f"no JSON: {error}", file=str(path)) from error
+    step = found.get("global_step") if isinstance(found, dict) else None
+    return step if type(step) is int and 0 <= step < 1 << 63 else None
+
+
+# -- weights -----------------------------------------------------------------------------------------------------------
+
+
+def read_weights(path: Path) -> tuple[Any, dict[str, object], set[str]]:
+    """Weights in one file or, if it is an index, in several: the state, what a commit should say, the names used.
+
+    Raises:
+        ImportFormatError
+    """
+    if not path.name.endswith(INDEX):
+        if path.suffix == ".safetensors":
+            contents = read_contents(path)
+            return to_state(contents, str(path)), kept_metadata(contents), {path.name}
+        return read_torch(path), {}, {path.name}
+    metadata, places = _index(path)
+    shards = sorted(set(places.values()))
+    if all(name.endswith(".safetensors") for name in shards):
+        contents = _joined(path, metadata, places)
+        return to_state(contents, str(path)), kept_metadata(contents), {path.name, *shards}
+    state: dict[str, Any] = {}
+    for shard in shards:
+        part = read_torch(path.parent / shard)
+        if not isinstance(part, dict):
+            raise ImportFormatError("a shard that is no dict of tensors", file=str(path.parent / shard))
+        state.update(part)
+    _check_complete(path, places, set(state))
+    return {name: state[name] for name in places}, {}, {path.name, *shards}
+
+
+def kept_metadata(contents: Contents) -> dict[str, object]:
+    """What a commit says of a file's own metadata."""
+    own = own_metadata(contents)
+    return {"file_metadata": own} if own else {}
+
+
+def _index(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """The metadata of an index, and for each tensor the shard that it is in."""
+    try:
+        found = json.loads(read_bounded(path, MAX_INDEX))
+        metadata, places = found.get("metadata", {}), found["weight_map"]
+    except (ValueError, LookupError, AttributeError, RecursionError) as error:
+        raise ImportFormatError(f"no index of weights: {error}", file=str(path)) from error
+    if not isinstance(places, dict) or not isinstance(metadata, dict) or not places:
+        raise ImportFormatError("no index of weights", file=str(path))
+    for name, shard in places.items():
+        if not is_side_name(shard):
+            raise ImportFormatError(f"the tensor {name!r} is said to be in {shard!r}, outside", file=str(path))
+        if not (path.parent / shard).is_file():
+            raise ImportFormatError(f"its shard {shard!r} is not there", file=str(path))
+    return metadata, places
+
+
+def _joined(path: Path, metadata: dict[str, Any], places: dict[str, str]) -> Contents:
+    """All shards as if they were one file."""
+    tensors: dict[str, Any] = {}
+    notes: dict[str, str] = {}
+    for shard in dict.fromkeys(places.values()):
+        contents = read_contents(path.parent / shard)
+        for name, stored in contents.tensors.items():
+            if places.get(name) != shard:
+                raise ImportFormatError(f"the index does not say that {name!r} is in {shard}", file=str(path))
+            tensors[name] = stored
+        notes |= contents.metadata
+    _check_complete(path, places, set(tensors))
+    entry = metadata.get(safetensors_file.ENTRY)
+    notes.pop(safetensors_file.ENTRY, None)
+    if isinstance(entry, str):
+        notes[safetensors_file.ENTRY] = entry
+    return Contents({name: tensors[name] for name in places}, notes)
+
+
+def _check_complete(path: Path, places: dict[str, str], found: set[str]) -> None:
+    missing = sorted(set(places) - found)
+    if missing:
+        raise ImportFormatError(f"the tensor {missing[0]!r} is in no shard", file=str(path))

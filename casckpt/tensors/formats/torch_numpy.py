@@ -1,0 +1,129 @@
+"""numpy's arrays and scalars in torch files, without numpy's own unpickling: it would believe any dtype and any shape.
+
+torch's weights_only reader is given the classes below in the place of numpy's functions. They take only arrays of
+numbers, checked against their bytes; `settled` puts the arrays where their stand-ins are.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from casckpt.limits import MAX_DEPTH, MAX_DIMENSIONS
+
+_NUMBERS: Final = "biufc"
+
+
+class Dtype:
+    """In the place of numpy.dtype: `Dtype("f8", False, True)`, then its byte order by BUILD."""
+
+    def __init__(self, text: object, *flags: object) -> None:
+        if not isinstance(text, str) or len(text) > 4:
+            raise ValueError("a numpy dtype that is no plain number")
+        self.made: np.dtype[Any] = np.dtype(text)
+        if self.made.kind not in _NUMBERS or self.made.hasobject:
+            raise ValueError(f"a numpy dtype {text!r}, which is no plain number")
+
+    def __setstate__(self, state: Any) -> None:
+        _, order, *nothing = state
+        if order not in ("<", ">", "|", "="):
+            raise ValueError("a numpy dtype without a byte order")
+        if any(item not in (None, -1, 0) for item in nothing):
+            raise ValueError("a numpy dtype with parts")
+        self.made = self.made.newbyteorder(order)
+
+
+class NdArray:
+    """In the place of numpy.ndarray: an array whose contents come by BUILD. `made` is the real one."""
+
+    def __init__(self, *nothing: object) -> None:
+        if nothing:
+            raise ValueError("a numpy array made in an unusual way")
+        self.made: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, fortran, raw = state
+        if not isinstance(shape, tuple) or not all(type(size) is int and size >= 0 for size in shape):
+            raise ValueError("a numpy array without a shape")
+        if len(shape) > MAX_DIMENSIONS or not isinstance(dtype, Dtype) or not isinstance(raw, bytes):
+            raise ValueError("a numpy array that is not one of plain numbers")
+        flat = np.frombuffer(bytearray(raw), dtype.made) if raw else np.empty(0, dtype.made)
+        self.made = flat.reshape(shape, order="F" if fortran else "C")
+
+
+def _reconstruct(cls: object, shape: object, code: object) -> NdArray:
+    """In the place of numpy's function of that name: an empty array, to be filled by BUILD."""
+    if cls is not NdArray:
+        raise ValueError("a numpy array of another class")
+    return NdArray()
+
+
+class Scalar:
+    """In the place of numpy's function `scalar`: a number of a dtype, given by its bytes."""
+
+    def __init__(self, dtype: object, raw: object) -> None:
+        if not isinstance(dtype, Dtype) or not isinstance(raw, bytes):
+            raise ValueError("a numpy scalar that is no plain number")
+        (self.made,) = np.frombuffer(raw, dtype.made)
+
+
+SAFE: Final[list[Any]] = [
+    (Dtype, "numpy.dtype"),
+    (NdArray, "numpy.ndarray"),
+    *((_reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+    *((Scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+]
+"""For torch.serialization.safe_globals."""
+
+
+def settled(state: Any, most: int) -> Any:
+    """The state with real arrays where there were stand-ins.
+
+    most: items that it may have, a container met twice counted twice: a file of n bytes holds no more unless it is
+    made to blow up.
+
+    Raises:
+        ValueError: it has more, is nested too deeply, or contains itself.
+    """
+    left = most
+
+    def visit(item: Any, depth: int) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ValueError("it holds the same containers over and over")
+        if depth > MAX_DEPTH:
+            raise ValueError(f"nested deeper than {MAX_DEPTH} levels, or it contains itself")
+        kind = type(item)
+        if kind in (NdArray, Scalar):
+            if item.made is None:
+                raise ValueError("a numpy array without contents")
+            return item.made
+        if kind is Dtype:
+            return item.made
+        if kind is list:
+            item[:] = [visit(inner, depth + 1) for inner in item]
+        elif kind is tuple:
+            return tuple([visit(inner, depth + 1) for inner in item])
+        elif kind in (dict, OrderedDict, Counter):
+            for key, inner in item.items():
+                made = visit(inner, depth + 1)
+                if made is not inner:
+                    dict.__setitem__(item, key, made)
+            if kind is OrderedDict:
+                for name, inner in vars(item).items():
+                    vars(item)[name] = visit(inner, depth + 1)
+        elif kind in (Dtype, NdArray, Scalar) or callable(item):
+            _refuse_code(item)
+        return item
+
+    return visit(state, 0)
+
+
+def _refuse_code(item: Callable[..., object]) -> None:
+    if not isinstance(item, (torch.Tensor, torch.dtype)):
+        raise ValueError(f"{item!r} where a value is expected")
