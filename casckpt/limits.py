@@ -63,6 +63,9 @@ WRITE_BATCH: Final = 64 * MIB
 # waiting writer starved for 5 s: the lock is not fair.
 GC_LOCK_HELD: Final = 0.03
 GC_REST: Final = 0.002
+# A Checkpointer leaves a file with fewer bytes free than these as it is: the next commits use them, and rewriting a
+# small file again and again gives next to nothing back.
+COMPACT_LEAST: Final = 64 * MIB
 
 # -- files of other formats --------------------------------------------------------------------------------------------
 # The header of a safetensors file; its own library reads no longer one.

@@ -21,6 +21,8 @@ COMMANDS = (
     "reflog",
     "prune",
     "gc",
+    "compact",
+    "backup",
     "stats",
 )
 
@@ -49,7 +51,7 @@ class LazyGroup(click.Group):
 
 
 def _version(ctx: click.Context, option: click.Parameter, wanted: bool) -> None:
-    if wanted:
+    if wanted and not ctx.resilient_parsing:
         from casckpt import __version__
 
         click.echo(f"casckpt {__version__}")

@@ -16,7 +16,7 @@ from casckpt.history.retention import Keep
 from casckpt.history.stats import Stats, stats
 from casckpt.objects.commit import CommitObject
 from casckpt.objects.ids import id_scheme
-from casckpt.store.protocol import Progress, Store, no_progress
+from casckpt.store.protocol import BackupReport, CompactReport, Progress, Store, no_progress
 
 
 class Maintained:
@@ -69,6 +69,57 @@ class Maintained:
         """
         with self._collecting:
             return collect(self.store, self.scheme, dry_run=dry_run, progress=progress)
+
+    def fsck(
+        self, read_data: bool = False, subset: str | None = None, *, progress: Progress = no_progress
+    ) -> FsckReport:
+        """Check the store, and say of each thing that is wrong what it is, what it hurts and what to do.
+
+        Others may read, write and collect meanwhile; nothing is changed. Without data: every page of the database,
+        every commit, tree, node and record, and that every chunk is there.
+
+        read_data: read every chunk too, and hold it against its id. subset: only a share of them: "5%" or "500M" at
+        random, or "2/7", the second of seven groups that together are all.
+
+        Raises:
+            ValueError: the subset is none.
+            StoreFailedError, StoreClosedError, ForkedStoreError: the store cannot be read at all.
+        """
+        from casckpt.history.fsck.check import fsck
+        from casckpt.history.fsck.subset import parse_subset
+
+        chosen = None if subset is None else parse_subset(subset)
+        return fsck(self.store, self.scheme, read_data=read_data, subset=chosen, progress=progress)
+
+    def compact(self, *, dry_run: bool = False, progress: Progress = no_progress) -> CompactReport:
+        """Give the free pages of the file back to the disk, by rewriting it; this process must have the store alone.
+
+        Its other threads wait at their next commit or load until it is done. dry_run: only say what it would give back,
+        and who is in the way.
+
+        Raises:
+            StoreBusyError: other processes have it open (`holders` names them), gc or a compact is under way elsewhere,
+                or this thread has a transaction under way; nothing was done.
+            StoreFullError: there is no room for the new file beside the old one; nothing was done.
+            CorruptObjectError: the database is damaged; nothing was done.
+            StoreFailedError: open the store again; old or new, its file is whole.
+        """
+        with self._collecting:
+            return self.store.compact(dry_run=dry_run, progress=progress)
+
+    def backup(self, destination: str | os.PathLike[str], *, progress: Progress = no_progress) -> BackupReport:
+        """Copy the store, as it is now, into another folder, also on a network file system, while others use it.
+
+        destination: a folder that is empty, or not there yet. Nothing of it looks like a store before all is on the
+        disk. Pages that are freed meanwhile are not used again before the copy is done.
+
+        Raises:
+            NotAStoreError: something is there already, or it is a place inside of the store.
+            StoreFullError: there is no room for the copy.
+            StoreBusyError: another backup to this place is under way, or this thread has a transaction under way.
+            CorruptObjectError: the database is damaged.
+        """
+        return self.store.backup(os.fspath(destination), progress=progress)
 
 
 def _after_fork_in_child() -> None:

@@ -30,7 +30,7 @@ from casckpt.training.loader import END, Position, position_of
 from casckpt.training.run import Run
 from casckpt.training.signals import Signals, name_of
 from casckpt.training.states import checked
-from casckpt.training.upkeep import Upkeep
+from casckpt.training.upkeep import Upkeep, check_compact_above
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -57,6 +57,8 @@ class Checkpointer:
         the end of the `with` block do. monitor, mode: commit only where this metric is better ("min", "max") than in
         every commit before.
     keep: what is kept; everything else is pruned after each commit, and collected.
+    compact_above: the share of the store's file (between 0 and 1) that may be free, at 64 MiB or more; above it the
+        file is rewritten between commits, and the rest of the disk given back, if no other process has it open.
     signals: those at which the next `step()` commits and then lets the signal take its course; () for none. Only inside
         of the `with` block, and only on the main thread.
     on_error: what happens when a commit that was due fails: "raise", or "warn" and train on.
@@ -84,6 +86,7 @@ class Checkpointer:
         monitor: str | None = None,
         mode: Literal["min", "max"] = "min",
         keep: Keep | None = None,
+        compact_above: float | None = None,
         branch: str | None = None,
         signals: Iterable[int] = _SIGNALS,
         on_error: Literal["raise", "warn"] = "raise",
@@ -99,6 +102,7 @@ class Checkpointer:
         if on_error not in ("raise", "warn"):
             raise PolicyError(f"on_error={on_error!r} is neither 'raise' nor 'warn'")
         self._on_error = on_error
+        check_compact_above(compact_above)
         self._meta = dict(meta or {})
         self._signals = Signals(signals)
         settings = {"branch": branch, "hash": hash, "chunk_size": chunk_size, "codec": codec}
@@ -117,7 +121,7 @@ class Checkpointer:
         self.repo.metric_modes.update(keep.modes if keep is not None else {})
         if monitor is not None:
             self.repo.metric_modes.setdefault(monitor, mode)
-        self._upkeep = Upkeep(self.repo, keep)
+        self._upkeep = Upkeep(self.repo, keep, compact_above=compact_above)
         self._step = self._began = 0  # _began: the step at which the loader was last known to be untouched
         self._metrics = Metrics(None)
         self._uncommitted = False

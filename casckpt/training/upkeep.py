@@ -1,46 +1,91 @@
-"""Keeping a store small while training goes on: prune after each commit, and collect within a share of the time."""
+"""Keeping a store small in training: prune after each commit, collect and compact within a share of the time."""
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
-from casckpt.errors import StoreBusyError
+from casckpt.errors import PolicyError, StoreBusyError, StoreFullError
 from casckpt.history.retention import Keep
+from casckpt.limits import COMPACT_LEAST
 from casckpt.tensors.repository import Repository
 
-# Of the time that training has taken so far, gc may have had this share when another one begins.
+# Of the time that training has taken so far, gc and compact may have had this share when another one begins.
 SHARE: Final = 0.1
 
 
-class Upkeep:
-    """Applies a policy after commits. Without one it does nothing."""
+def check_compact_above(share: float | None) -> float | None:
+    """The share of a file that may be free, once it is one.
 
-    def __init__(self, repo: Repository, keep: Keep | None, clock: Callable[[], float] = time.monotonic) -> None:
+    Raises:
+        PolicyError
+    """
+    if share is not None and (isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1):
+        raise PolicyError(
+            f"compact_above={share!r} is no share of a file", remedy="give one between 0 and 1, as in 0.5"
+        )
+    return share
+
+
+class Upkeep:
+    """Applies a policy after commits, and shrinks the file. Without either it does nothing.
+
+    compact_above: the share of the file that may be free.
+    """
+
+    def __init__(
+        self,
+        repo: Repository,
+        keep: Keep | None,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        compact_above: float | None = None,
+    ) -> None:
         self._repo = repo
         self._keep = keep
+        self._compact_above = compact_above
+        self._refused = -COMPACT_LEAST  # bytes that were free in the file when the disk last had no room for a new one
         self._clock = clock
         self._began = clock()
         self._spent = 0.0
         self._garbage = False
 
     def run(self) -> None:
-        """Prune; then collect what was pruned, now or before, if gc has not had its share of the time already.
+        """Prune; collect what was pruned, now or before; compact. The last two only within their share of the time.
 
         Raises:
             StoreFailedError, MissingObjectError, CorruptObjectError
         """
-        if self._keep is None:
+        if self._keep is not None:
+            self._garbage = self._repo.prune(self._keep).changes or self._garbage
+        if self._garbage and self._has_time():
+            with self._timed(), contextlib.suppress(StoreBusyError):  # what somebody else collects is collected
+                self._repo.gc()
+                self._garbage = False
+        if self._compact_above is not None and self._has_time():
+            with self._timed(), contextlib.suppress(StoreBusyError):  # it is tried again after the next commit
+                self._compact(self._compact_above)
+
+    def _compact(self, above: float) -> None:
+        size = self._repo.store.size()
+        if size.free < COMPACT_LEAST or size.free <= above * (size.used + size.free):
             return
-        self._garbage = self._repo.prune(self._keep).changes or self._garbage
-        if not self._garbage or self._spent > SHARE * (self._clock() - self._began):
+        if abs(size.free - self._refused) < COMPACT_LEAST or len(self._repo.store.openers()) > 1:
             return
+        try:
+            self._repo.compact()
+        except StoreFullError:
+            self._refused = size.free  # there is no use in trying again before much has changed
+
+    def _has_time(self) -> bool:
+        return self._spent <= SHARE * (self._clock() - self._began)
+
+    @contextlib.contextmanager
+    def _timed(self) -> Iterator[None]:
         began = self._clock()
         try:
-            self._repo.gc()
-            self._garbage = False
-        except StoreBusyError:
-            pass  # somebody else collects, and what is left is collected after a later commit
+            yield
         finally:
             self._spent += self._clock() - began
