@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from casckpt.history.gc import GcReport, collect
 from casckpt.history.prune import PruneReport, prune
@@ -17,6 +17,9 @@ from casckpt.history.stats import Stats, stats
 from casckpt.objects.commit import CommitObject
 from casckpt.objects.ids import id_scheme
 from casckpt.store.protocol import BackupReport, CompactReport, Progress, Store, no_progress
+
+if TYPE_CHECKING:
+    from casckpt.history.fsck.report import FsckReport
 
 
 class Maintained:
@@ -71,7 +74,7 @@ class Maintained:
             return collect(self.store, self.scheme, dry_run=dry_run, progress=progress)
 
     def fsck(
-        self, read_data: bool = False, subset: str | None = None, *, progress: Progress = no_progress
+        self, *, read_data: bool = False, subset: str | None = None, progress: Progress = no_progress
     ) -> FsckReport:
         """Check the store, and say of each thing that is wrong what it is, what it hurts and what to do.
 
@@ -85,7 +88,7 @@ class Maintained:
             ValueError: the subset is none.
             StoreFailedError, StoreClosedError, ForkedStoreError: the store cannot be read at all.
         """
-        from casckpt.history.fsck.check import fsck
+        from casckpt.history.fsck.check import fsck  # here, since few need it
         from casckpt.history.fsck.subset import parse_subset
 
         chosen = None if subset is None else parse_subset(subset)

@@ -1,0 +1,142 @@
+"""Checks the small records: refs and HEAD, the reflog, marks, figures, counters. Gathers where history begins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+from casckpt.history.fsck.findings import DAMAGE, Findings
+from casckpt.history.records import (
+    BRANCH,
+    HEAD,
+    WHOLE,
+    Mark,
+    all_refs,
+    gc_epoch,
+    get_figures,
+    get_head,
+    get_mark,
+    get_ref,
+    moves_since,
+    reflog_next,
+)
+from casckpt.objects.paths import readable
+from casckpt.store.protocol import Reader, Space
+
+# What a damaged mark is taken for, so that nothing is missed which may have been released.
+_RELEASED: Final = Mark(True, ())
+
+
+@dataclass(slots=True)
+class Records:
+    """What the records say. roots: commits that refs or the reflog lead to, all of which are there."""
+
+    roots: set[bytes] = field(default_factory=set)
+    marks: dict[bytes, Mark] = field(default_factory=dict)
+    refs: int = 0
+    moves: int = 0
+    records: int = 0
+
+    def mark(self, commit: bytes) -> Mark:
+        return self.marks.get(commit, WHOLE)
+
+
+def check_records(reader: Reader, id_size: int, findings: Findings) -> Records:
+    """Check every record of a transaction."""
+    records = Records()
+    _check_marks(reader, id_size, findings, records)
+    _check_refs(reader, findings, records)
+    _check_moves(reader, findings, records)
+    for count in (gc_epoch, reflog_next):
+        _try(findings, "damaged-counter", "a counter", partial(count, reader))
+    return records
+
+
+def _try(findings: Findings, id: str, what: str, read: Callable[[], object]) -> bool:
+    try:
+        read()
+    except DAMAGE as error:
+        findings.add(id, f"{what}: {error.problem}")
+        return False
+    return True
+
+
+def _check_refs(reader: Reader, findings: Findings, records: Records) -> None:
+    branches = 0
+    for key in reader.keys(Space.REF):
+        name = _shown(key)
+        if key == HEAD:
+            continue
+        try:
+            ref, oid = next(all_refs(reader, key.decode()))
+        except (*DAMAGE, UnicodeDecodeError) as error:
+            findings.add("damaged-ref", f"the ref {name} cannot be read: {error}")
+            continue
+        records.refs += 1
+        branches += ref.startswith(BRANCH)
+        what = ref.replace("/", " ", 1)
+        if not reader.has(Space.COMMIT, oid):
+            findings.add("dangling-ref", f"{what} leads to commit {oid.hex()}, which is not there", object=oid.hex())
+            continue
+        records.roots.add(oid)
+        if records.mark(oid).pruned:
+            findings.add("ref-at-pruned-commit", f"{what} is at commit {oid.hex()}", object=oid.hex())
+    if _try(findings, "damaged-ref", "HEAD", partial(get_head, reader)):
+        head = get_head(reader)
+        if branches and reader.has(Space.REF, HEAD) and get_ref(reader, BRANCH + head) is None:
+            findings.add("unborn-head", f"HEAD names the branch {head}")
+
+
+def _check_moves(reader: Reader, findings: Findings, records: Records) -> None:
+    last = -1
+    for key in reader.keys(Space.REFLOG):
+        if len(key) != 8:
+            findings.add("stray-key", f"the reflog holds an entry under {_shown(key)}")
+            continue
+        seq = last = int.from_bytes(key, "big")
+        records.moves += 1
+        try:
+            move = next(moves_since(reader, seq))
+        except DAMAGE as error:
+            findings.add("damaged-reflog-entry", f"entry {seq}: {error.problem}")
+            continue
+        for oid in (move.old, move.new):
+            if oid is None:
+                continue
+            if reader.has(Space.COMMIT, oid):
+                records.roots.add(oid)
+            else:
+                what = f"entry {seq}, of {readable(move.ref)}, leads to commit {oid.hex()}, which is not there"
+                findings.add("dangling-reflog-entry", what, object=oid.hex())
+    try:
+        following = reflog_next(reader)
+    except DAMAGE:
+        return  # found above
+    if following <= last:
+        findings.add("damaged-counter", f"the next move would be entry {following} of the reflog, which has {last + 1}")
+
+
+def _check_marks(reader: Reader, id_size: int, findings: Findings, records: Records) -> None:
+    stray = 0
+    for space, id in ((Space.MARK, "damaged-mark"), (Space.FIGURES, "damaged-figures")):
+        for oid in reader.keys(space):
+            records.records += 1
+            if len(oid) != id_size:
+                findings.add("stray-key", f"{space.name.lower()} holds an entry under {_shown(oid)}")
+                continue
+            what = f"of commit {oid.hex()}"
+            if space is Space.MARK:
+                records.marks[oid] = _RELEASED
+                if _try(findings, id, what, partial(get_mark, reader, oid)):
+                    records.marks[oid] = get_mark(reader, oid)
+            else:
+                _try(findings, id, what, partial(get_figures, reader, oid))
+            stray += not reader.has(Space.COMMIT, oid)
+    if stray:
+        findings.add("stray-record", f"{stray} of them")
+
+
+def _shown(key: bytes) -> str:
+    return readable(key)
