@@ -21,6 +21,7 @@ COMMANDS = (
     "reflog",
     "prune",
     "gc",
+    "fsck",
     "compact",
     "backup",
     "stats",

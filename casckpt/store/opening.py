@@ -446,7 +446,10 @@ def _check_mark(
     if accept_loss:
         reset_mark(path / "mark", Mark(format.uuid, counter))
         return
-    way_out = "restore it from a backup, or open it with accept_loss=True to go on with what is there"
+    way_out = (
+        "restore it from a backup, or go on with what is there: open it with accept_loss=True, or run "
+        "`casckpt fsck --accept-loss`"
+    )
     if mark.store != format.uuid:
         raise HistoryLostError(
             f"its mark is that of another store ({mark.store}, not {format.uuid}): the data file was exchanged",

@@ -24,8 +24,8 @@ _Frames = list[tuple[bytes, memoryview]]
 
 @dataclass(slots=True)
 class Data:
-    """What was read. read: bytes. found: how many chunks are not what their ids say; bad: why, of the first MAX_FINDINGS.
-    lengths: of those that have not the length that they must have, likewise."""
+    """What was read. read: bytes. found: how many chunks are not what their ids say; bad: the first MAX_FINDINGS, and
+    why. lengths: of those that have not the length that they must have, likewise."""
 
     chunks: int = 0
     read: int = 0

@@ -118,6 +118,11 @@ SORTS: Final[dict[str, Sort]] = {
     ),
 }
 
+# Kinds of errors of opening a store that say that something is wrong with it, rather than with here and now.
+OPENING: Final = frozenset(
+    {"truncated-store", "history-lost", "corrupt-object", "not-a-store", "newer-format", "store-lock-lost"}
+)
+
 
 @dataclass(frozen=True, slots=True)
 class HurtCommit:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from casckpt.history.fsck.findings import SORTS, Finding, Severity
+from casckpt.errors import CasckptError
+from casckpt.history.fsck.findings import OPENING, SEVERITIES, SORTS, Finding, Severity, finding
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +52,17 @@ class FsckReport:
     def number(self, severity: Severity) -> int:
         """How many findings of a severity there are."""
         return sum(count for id, count in self.counts.items() if SORTS[id].severity == severity)
+
+    def add(self, found: Finding) -> FsckReport:
+        """This report with one more finding."""
+        findings = sorted((found, *self.findings), key=lambda one: SEVERITIES.index(one.severity))
+        counts = {**self.counts, found.id: self.counts.get(found.id, 0) + 1}
+        return replace(self, findings=tuple(findings), counts=counts)
+
+
+def unopened(error: CasckptError) -> FsckReport | None:
+    """The report on a store that could not be opened; None where the error says nothing of the store's soundness."""
+    if error.kind not in OPENING:
+        return None
+    nothing = FsckReport((), {}, Looked(), "", 0, 0.0, "the store cannot be opened")
+    return nothing.add(finding(error.kind, error.problem))
