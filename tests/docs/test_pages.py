@@ -1,0 +1,59 @@
+"""All code in the documentation runs, and prints what the page says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.docs.alike import alike, normal
+from tests.docs.pages import DOCS, all_pages
+from tests.docs.running import Interpreter, run_page
+
+
+@pytest.fixture(scope="module")
+def interpreter() -> Iterator[Interpreter]:
+    made = Interpreter()
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("page", all_pages(), ids=lambda page: str(page.relative_to(DOCS)))
+def test_the_code_of_a_page_runs_and_prints_what_it_shows(page: Path, interpreter: Interpreter) -> None:
+    for outcome in run_page(page, interpreter):
+        vary = outcome.block.remark == "numbers vary"
+        assert alike(outcome.shown, outcome.printed, numbers_vary=vary), (
+            f"{outcome.command}\nprints\n{normal(outcome.printed, numbers_vary=vary)}\nand the page shows\n"
+            f"{normal(outcome.shown, numbers_vary=vary)}\n(python -m tests.docs.update writes it anew)"
+        )
+
+
+# -- that it would notice ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shown", "real"),
+    [
+        ("*   ad6857b4  176 loss 2.457  1 s 5.07 MiB", "*   0d685704  176 loss 2.457 12 s 5.08 MiB"),
+        ("time 2026-11-21 07:42:14 UTC, 2 s ago", "time  2027-01-02 17:42:14 UTC, 3 min ago"),
+        ("4 chunks live (0.0 s)", "4 chunks live (1.2 s)"),
+    ],
+)
+def test_ids_ages_and_dates_may_differ(shown: str, real: str) -> None:
+    assert alike(shown, real)
+
+
+@pytest.mark.parametrize(
+    ("shown", "real"),
+    [
+        ("ad6857b4 176 loss 2.457", "ad6857b4 176 loss 2.458"),
+        ("5.07 MiB", "7.07 MiB"),
+        ("5.07 MiB", "5.07 KiB"),
+        ("one\ntwo", "one"),
+        ("6 commits", "7 commits"),
+        ("main moved", "main  stayed"),
+    ],
+)
+def test_nothing_else_may(shown: str, real: str) -> None:
+    assert not alike(shown, real)
