@@ -17,7 +17,7 @@ from casckpt.tensors.formats import safetensors_file
 from casckpt.tensors.formats.recognise import INDEX
 from casckpt.tensors.formats.safetensors_file import Contents, own_metadata, read_contents, to_state
 from casckpt.tensors.formats.source import Imported
-from casckpt.tensors.formats.torch_file import read_torch
+from casckpt.tensors.formats.torch_read import read_torch
 
 # Weights by the names that from_pretrained looks for, in its order.
 _WEIGHTS: Final = (

@@ -1,4 +1,4 @@
-"""From a file to a commit."""
+"""From a file to a commit. What was read counts only if the file is as it was before."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from os import PathLike
 from typing import TYPE_CHECKING
 
+from casckpt.errors import ImportFormatError
 from casckpt.history.commits import Commit
 from casckpt.tensors.formats.read import read_state
 from casckpt.tensors.formats.source import source_record
@@ -25,12 +26,21 @@ def import_file(
     part: str | None,
 ) -> Commit:
     """As `Repository.import_file` has it."""
+    before = source_record(path, "")
     found = read_state(path)
-    source = source_record(path, found.format)
+
+    def check() -> None:
+        if source_record(path, "") != before:
+            raise ImportFormatError(
+                "it was written to while it was read", file=str(path), remedy="import it again when it is finished"
+            )
+
+    source = {**before, "format": found.format, **({} if part is None else {"part": part})}
     return repo.commit(
         found.state if part is None else {part: found.state},
         message or f"imported {source['name']}",
         step=found.step if step is None else step,
         metrics=metrics,
         meta={**found.meta, **(meta or {}), "source": source},
+        before_publish=check,
     )

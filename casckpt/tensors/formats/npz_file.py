@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import IO, Any, BinaryIO, Final, cast
 
 import numpy as np
 from numpy.lib import format as npy
@@ -42,26 +43,32 @@ _DTYPES: Final = {
 _NAMES: Final = {code: name for name, code in _DTYPES.items()}
 # What a zip file may add to a member's bytes: the two heads with the longest name, and numpy's own.
 _HEADS: Final = 8192
+# Characters of a dtype's description: numpy reads heads of ten thousand.
+_DESCRIPTION: Final = 6000
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------
 
 
-def dtype_for(piece: Piece) -> np.dtype[Any]:
-    """numpy's dtype for a piece.
+def dtype_and_shape(piece: Piece) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """numpy's dtype and shape for a piece; plain bytes for a dtype whose description a head cannot hold.
 
     Raises:
-        UnsupportedTypeError: it has none.
+        UnsupportedTypeError: numpy has no such dtype.
     """
     record = piece.record
     if isinstance(record, ArrayRecord):
-        return dtype_of(record.dtype)
+        dtype = dtype_of(record.dtype)
+        described = repr(npy.dtype_to_descr(dtype))
+        if described.isascii() and len(described) < _DESCRIPTION:
+            return dtype, piece.layout.shape
+        return np.dtype(np.uint8), (piece.nbytes,)
     name = record.dtype if isinstance(record, TensorRecord) else "uint8"
     if name not in _DTYPES:
         raise UnsupportedTypeError(
             f"numpy has no {name}", path=piece.path, remedy="export it as safetensors or as a torch file"
         )
-    return np.dtype(_DTYPES[name])
+    return np.dtype(_DTYPES[name]), piece.layout.shape
 
 
 def check(packed: Packed) -> None:
@@ -71,7 +78,7 @@ def check(packed: Packed) -> None:
         UnsupportedTypeError: named by its path.
     """
     for piece in packed.pieces:
-        dtype_for(piece)
+        dtype_and_shape(piece)
 
 
 def size_of(packed: Packed) -> int:
@@ -86,12 +93,12 @@ def write_npz(writer: Writer, packed: Packed) -> None:
     Raises:
         ExportError, ExportFullError
     """
-    with zipfile.ZipFile(_Unseekable(writer), "w", zipfile.ZIP_STORED) as archive:
+    with zipfile.ZipFile(cast(IO[bytes], _Unseekable(writer)), "w", zipfile.ZIP_STORED) as archive:
         for piece in packed.pieces:
-            _write_array(archive, piece.name, dtype_for(piece), piece.layout.shape, piece.read(), piece.nbytes)
+            _write_array(archive, piece.name, *dtype_and_shape(piece), piece.read())
         if not packed.flat:
             entry = memoryview(packed.entry)
-            _write_array(archive, ENTRY, np.dtype(np.uint8), (len(entry),), entry, len(entry))
+            _write_array(archive, ENTRY, np.dtype(np.uint8), (len(entry),), entry)
 
 
 class _Unseekable:
@@ -109,12 +116,12 @@ class _Unseekable:
 
 
 def _write_array(
-    archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], raw: memoryview, nbytes: int
+    archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], raw: memoryview
 ) -> None:
     head = io.BytesIO()
     described = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     npy.write_array_header_2_0(head, described)
-    with archive.open(_member(name), "w", force_zip64=nbytes > 1 << 30) as member:
+    with archive.open(_member(name), "w", force_zip64=raw.nbytes > 1 << 30) as member:
         member.write(head.getvalue())
         member.write(raw)
 
@@ -176,9 +183,11 @@ def _arrays(path: Path) -> Iterator[tuple[str, Array]]:
 def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, raw: BinaryIO) -> Array:
     with archive.open(member) as file:
         version = npy.read_magic(file)
-        readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-        if version not in readers:
-            raise ValueError(f"{member.filename} is of npy version {version}")
+        readers: dict[tuple[int, int], Callable[[Any], Any]] = {
+            (1, 0): npy.read_array_header_1_0,
+            (2, 0): npy.read_array_header_2_0,
+            (3, 0): _read_header_3_0,
+        }
         shape, fortran, dtype = readers[version](file)
         if dtype.hasobject:
             raise ValueError(f"{member.filename} holds Python objects, which are never unpickled")
@@ -194,6 +203,18 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, raw: B
                 raise ValueError(f"{member.filename} ends too early")
     made: Array = np.ndarray(shape, dtype, held.data, order="F" if fortran else "C")
     return made
+
+
+def _read_header_3_0(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """The head in UTF-8, for which numpy has no public reader. https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html"""
+    length = int.from_bytes(file.read(4), "little")
+    if length > 10_000:
+        raise ValueError("a head that is too long")
+    fields = ast.literal_eval(file.read(length).decode())
+    shape, fortran = fields["shape"], fields["fortran_order"]
+    if not isinstance(shape, tuple) or any(type(size) is not int or size < 0 for size in shape):
+        raise ValueError("a head without a shape")
+    return shape, bool(fortran), npy.descr_to_dtype(fields["descr"])
 
 
 def _start(raw: BinaryIO, member: zipfile.ZipInfo) -> int:

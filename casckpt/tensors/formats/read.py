@@ -10,7 +10,7 @@ from casckpt.tensors.formats.npz_file import read_npz
 from casckpt.tensors.formats.recognise import recognise
 from casckpt.tensors.formats.safetensors_file import read_contents, to_state
 from casckpt.tensors.formats.source import Imported
-from casckpt.tensors.formats.torch_file import read_torch
+from casckpt.tensors.formats.torch_read import read_torch
 
 
 def read_state(path: str | PathLike[str]) -> Imported:

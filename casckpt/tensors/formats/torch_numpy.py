@@ -7,11 +7,9 @@ numbers, checked against their bytes; `settled` puts the arrays where their stan
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
-import torch
 
 from casckpt.limits import MAX_DEPTH, MAX_DIMENSIONS
 
@@ -71,9 +69,19 @@ class Scalar:
         (self.made,) = np.frombuffer(raw, dtype.made)
 
 
+def _no_bytes(*nothing: object) -> bytes:
+    """In the place of Python's `bytes`, which pickles call for empty ones: with a number it would take memory."""
+    if nothing:
+        raise ValueError("bytes made in an unusual way")
+    return b""
+
+
+_STAND_INS: Final = (Dtype, NdArray, Scalar)
+
 SAFE: Final[list[Any]] = [
     (Dtype, "numpy.dtype"),
     (NdArray, "numpy.ndarray"),
+    (_no_bytes, "builtins.bytes"),
     *((_reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
     *((Scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
 ]
@@ -99,31 +107,23 @@ def settled(state: Any, most: int) -> Any:
         if depth > MAX_DEPTH:
             raise ValueError(f"nested deeper than {MAX_DEPTH} levels, or it contains itself")
         kind = type(item)
-        if kind in (NdArray, Scalar):
+        if kind in _STAND_INS:
             if item.made is None:
                 raise ValueError("a numpy array without contents")
-            return item.made
-        if kind is Dtype:
             return item.made
         if kind is list:
             item[:] = [visit(inner, depth + 1) for inner in item]
         elif kind is tuple:
             return tuple([visit(inner, depth + 1) for inner in item])
+        elif kind is set:
+            return {visit(inner, depth + 1) for inner in item}
         elif kind in (dict, OrderedDict, Counter):
-            for key, inner in item.items():
-                made = visit(inner, depth + 1)
-                if made is not inner:
-                    dict.__setitem__(item, key, made)
-            if kind is OrderedDict:
-                for name, inner in vars(item).items():
-                    vars(item)[name] = visit(inner, depth + 1)
-        elif kind in (Dtype, NdArray, Scalar) or callable(item):
-            _refuse_code(item)
+            entries = [(visit(key, depth + 1), visit(inner, depth + 1)) for key, inner in item.items()]
+            item.clear()
+            for key, inner in entries:
+                item[key] = inner
+            for name, inner in vars(item).items() if kind is OrderedDict else ():
+                vars(item)[name] = visit(inner, depth + 1)
         return item
 
     return visit(state, 0)
-
-
-def _refuse_code(item: Callable[..., object]) -> None:
-    if not isinstance(item, (torch.Tensor, torch.dtype)):
-        raise ValueError(f"{item!r} where a value is expected")

@@ -24,7 +24,7 @@ from casckpt.tensors.formats.pretrained import (
 )
 from casckpt.tensors.formats.recognise import FORMATS, INDEX, format_of_name
 from casckpt.tensors.formats.replace import Progress, check_target, written
-from casckpt.tensors.formats.torch_file import write_torch
+from casckpt.tensors.formats.torch_write import write_torch
 
 _NO_CONFIG = (
     "from_pretrained needs a config.json beside the weights: save the model's with model.config.save_pretrained"

@@ -1,0 +1,68 @@
+"""Files of torch.save, zip or older, read: by weights_only, always."""
+
+from __future__ import annotations
+
+import threading
+import zipfile
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from casckpt.errors import ImportFormatError
+from casckpt.tensors.formats.torch_numpy import SAFE, settled
+
+# safe_globals changes a table of the whole process, and takes out what it put in.
+_reading: Final = threading.Lock()
+# Items of a state for each byte of its pickle: containers that are met several times count so often.
+_ITEMS_A_BYTE: Final = 16
+
+
+def read_torch(path: Path) -> Any:
+    """The state in a file. Of a zip file the tensors lie in a map of it.
+
+    Raises:
+        ImportFormatError: it is damaged, or holds what weights_only does not read.
+    """
+    try:
+        zipped = zipfile.is_zipfile(path)
+        most = _check_zip(path) if zipped else path.stat().st_size
+        return settled(load_weights_only(path, mapped=zipped), 1024 + _ITEMS_A_BYTE * most)
+    except ImportFormatError:
+        raise
+    except MemoryError:
+        raise
+    except Exception as error:  # a pickle can be wrong in every way
+        raise ImportFormatError(
+            f"torch cannot read it with weights_only: {_first_sentence(error)}",
+            file=str(path),
+            remedy="where you trust it, load it with torch and commit its state_dict()",
+        ) from error
+
+
+def load_weights_only(source: Path | BytesIO, mapped: bool) -> Any:
+    """What torch reads, on the CPU, with stand-ins where numpy's arrays are; `settled` puts these right."""
+    with _reading, torch.serialization.safe_globals(SAFE):
+        return torch.load(source, map_location="cpu", weights_only=True, mmap=True if mapped else None)
+
+
+def _first_sentence(error: Exception) -> str:
+    text = str(error) or type(error).__name__
+    found = text.partition("WeightsUnpickler error: ")[2] or text
+    return found.strip().partition("\n")[0].partition(". ")[0]
+
+
+def _check_zip(path: Path) -> int:
+    """Refuse a zip file that says more than it has; returns the bytes of its pickles."""
+    size = path.stat().st_size
+    with zipfile.ZipFile(path) as archive:
+        found = archive.infolist()
+    names = [item.filename for item in found]
+    if len(set(names)) != len(names):
+        raise ImportFormatError("a name stands in it twice", file=str(path))
+    if any(item.compress_type != zipfile.ZIP_STORED for item in found):
+        raise ImportFormatError("it is compressed, as torch never does", file=str(path), remedy="save it with torch")
+    if sum(item.file_size for item in found) > size:
+        raise ImportFormatError("it says that it holds more bytes than it has", file=str(path))
+    return sum(item.file_size for item in found if item.filename.endswith(".pkl"))
