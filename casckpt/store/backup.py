@@ -79,7 +79,8 @@ def _write_copy(environment: Environment, copying: _Copying, place: Path, held: 
                 raise _occupied(place, "data.mdb")
             partial.rename(place / "data.mdb")
         except BaseException:
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # which would hide what went wrong; the next backup begins it anew
+                partial.unlink()
             raise
         return length
     finally:

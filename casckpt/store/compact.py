@@ -24,7 +24,7 @@ from casckpt.store import filesystem, openers
 from casckpt.store.aside import Aside, aside
 from casckpt.store.environment import COUNTER_KEY, Environment
 from casckpt.store.locks import FileLock
-from casckpt.store.opening import COMPACTED, check_current, exchange
+from casckpt.store.opening import COMPACTING, check_current, clear_compacting, exchange
 from casckpt.store.protocol import CompactReport, Progress, Space, StoreSize
 from casckpt.store.transaction import Handle
 
@@ -75,8 +75,9 @@ def _compact(
         with environment.alone(handle, held.go_on) as mine, FileLock(path / "gate"):
             _refuse(environment, _others(environment, openers.tidy(path)))
             _check_file(environment)
-            copy, before = path / COMPACTED, filesystem.disk_bytes(data)
-            copy.unlink(missing_ok=True)
+            copy, before = path / COMPACTING / data.name, filesystem.disk_bytes(data)
+            clear_compacting(path)
+            copy.parent.mkdir()
             try:
                 with environment.raw.begin(buffers=True) as source:
                     mine.raw = source
@@ -88,7 +89,8 @@ def _compact(
                 return before, filesystem.disk_bytes(data)
             finally:
                 mine.raw = None
-                copy.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # which would hide what went wrong; the next opening clears it away
+                    clear_compacting(path)
 
 
 def _others(environment: Environment, alive: list[Path]) -> tuple[str, ...]:
@@ -172,10 +174,9 @@ class _Copy:
         self._check_room()
         with self._writing():
             target = lmdb.open(
-                str(self._copy),
-                subdir=False,
+                str(self._copy.parent),
                 lock=False,  # nobody else knows of it
-                map_size=2 * self._total + 1024 * MIB,
+                map_size=2 * self._total + 64 * MIB,
                 metasync=False,
                 sync=True,
                 writemap=False,
@@ -185,8 +186,10 @@ class _Copy:
                 lib_version=0,
             )
         try:
+            with self._writing(), target.begin(write=True) as writer:
+                into = {name: target.open_db(name, txn=writer) for name in databases}
             for name, database in databases.items():
-                self._copy_database(target, name, database)
+                self._copy_database(target, into[name], database)
             with self._writing():
                 target.sync(True)
             self._compare(target, databases)
@@ -207,9 +210,7 @@ class _Copy:
         if needed > available:
             raise self._full(f"the new file needs {needed} bytes beside the old one, and {available} are free", needed)
 
-    def _copy_database(self, target: lmdb.Environment, name: bytes, database: _Database) -> None:
-        with self._writing(), target.begin(write=True) as writer:
-            into = target.open_db(name, txn=writer)
+    def _copy_database(self, target: lmdb.Environment, into: _Database, database: _Database) -> None:
         for batch, size in self._batches(database):
             with self._writing(), target.begin(write=True) as writer:
                 # Appended in the order of the keys, so that every page is full.

@@ -84,6 +84,27 @@ def is_held(path: Path) -> bool:
         os.close(descriptor)
 
 
+def is_seen_held(path: Path) -> bool | None:
+    """Whether the kernel tells of somebody who holds the lock on this file; None where it tells nothing.
+
+    Touches no lock: even asking by a shared one, as `is_held` does, could turn away who tries to take it just then.
+    """
+    try:
+        inode = path.stat().st_ino
+        table = Path("/proc/locks").read_text()
+    except FileNotFoundError:
+        return False if Path("/proc/locks").exists() else None
+    except OSError:
+        return None
+    # 1: FLOCK  ADVISORY  WRITE 4242 fd:01:131 0 EOF; not all file systems show there the device that stat shows
+    lines = [line.split() for line in table.splitlines()]
+    return any(
+        fields[1] == "FLOCK" and "WRITE" in fields and any(field.endswith(f":{inode}") for field in fields)
+        for fields in lines
+        if len(fields) > 5
+    )
+
+
 def _after_fork_in_child() -> None:  # pragma: no cover - runs in forked children, which report nothing
     for lock in _open:
         lock._abandon()

@@ -50,8 +50,11 @@ if TYPE_CHECKING:
     from lmdb import _Database
 
 _DATA: Final = "data.mdb"
-COMPACTED: Final = "compact.mdb"
-"""What compact puts in the place of the data file. Left behind by one that was killed, it is of no use."""
+COMPACTING: Final = "compacting"
+"""The folder in which compact makes a new data file. Left behind by one that was killed, it is of no use.
+
+A folder, because LMDB notes in a file whether it has a name of its own, which that of a store must not.
+"""
 _LOCK: Final = "lock.mdb"
 _OURS: Final = frozenset({_DATA, _LOCK, "gate", "openers", "mark", "maintenance"})
 _MAX_READERS: Final = 1024
@@ -118,6 +121,14 @@ def release(environment: Environment, handle: Handle) -> None:
         environment.handles -= 1
         if environment.handles == 0 and environment in _by_file.values():
             _forget(environment)
+
+
+def clear_compacting(path: Path) -> None:
+    """Remove what compact left, and nothing else, should somebody have put it there; call under the gate."""
+    with contextlib.suppress(FileNotFoundError):
+        (path / COMPACTING / _DATA).unlink()
+    with contextlib.suppress(OSError):
+        (path / COMPACTING).rmdir()
 
 
 def exchange(environment: Environment, copy: Path, transaction: int) -> None:
@@ -237,7 +248,7 @@ def _open(path: Path, wanted: Wanted) -> Environment:
             held = _look(path, wanted)
             if held is not None:
                 wanted.check(str(path), held)
-                (path / COMPACTED).unlink(missing_ok=True)  # whoever makes one has the gate until it is in place
+                clear_compacting(path)  # whoever makes one has the gate until it is in place
             else:
                 filesystem.sync_place(path)  # before there is a store in it, so that a store is never without its place
             # LMDB maps it, and a reader that needs a page of it which a full disk does not have is killed (SIGBUS).
