@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from casckpt.history.commits import Commit as Commit
     from casckpt.history.retention import Keep as Keep
     from casckpt.tensors.codecs import register as register
+    from casckpt.tensors.dropin import load as load
+    from casckpt.tensors.dropin import save as save
     from casckpt.tensors.repository import Repository as Repository
     from casckpt.tensors.repository import open_repository as open
     from casckpt.training.checkpointer import Checkpointer as Checkpointer
@@ -23,11 +25,13 @@ _HOME = {
     "Commit": ("casckpt.history.commits", "Commit"),
     "Keep": ("casckpt.history.retention", "Keep"),
     "Repository": ("casckpt.tensors.repository", "Repository"),
+    "load": ("casckpt.tensors.dropin", "load"),
     "open": ("casckpt.tensors.repository", "open_repository"),
     "register": ("casckpt.tensors.codecs", "register"),
+    "save": ("casckpt.tensors.dropin", "save"),
 }
 
-__all__ = ["Checkpointer", "Commit", "Keep", "Repository", "open", "register"]
+__all__ = ["Checkpointer", "Commit", "Keep", "Repository", "load", "open", "register", "save"]
 
 
 def __getattr__(name: str) -> Any:

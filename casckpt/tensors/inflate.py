@@ -21,7 +21,7 @@ from casckpt.tensors.torch_leaves import DTYPES, with_flags
 
 
 def inflate(value: Value, memory: Memory) -> object:
-    """The state that a value stands for, over memory that was made for it and filled. Tensors are on the CPU.
+    """The state that a value stands for, over memory that was made for it and filled. Tensors are where that is.
 
     Raises:
         UnsupportedTypeError: a registered type is not registered here, or something in it cannot be had here.
@@ -130,7 +130,7 @@ def _tensor(record: TensorRecord, held: Held, path: str) -> torch.Tensor:
     if reach(record.shape, record.strides, record.offset) * ITEM_SIZE[record.dtype] > held.nbytes():
         raise CorruptObjectError(f"at {path}: a tensor reaches past its {held.nbytes()} bytes")
     # an empty tensor of the dtype comes from a view, since torch warns where one of complex32 is made
-    empty = torch.empty(0, dtype=torch.uint8, device="cpu").view(dtype)
+    empty = torch.empty(0, dtype=torch.uint8, device=held.device).view(dtype)
     try:
         return with_flags(empty.set_(held, record.offset, record.shape, record.strides), record.flags)
     except (ValueError, RuntimeError) as error:

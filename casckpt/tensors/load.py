@@ -5,6 +5,8 @@ It gives exact bytes or raises; it never fills in.
 
 from __future__ import annotations
 
+import torch
+
 from casckpt.errors import CorruptObjectError, ReleasedPartError
 from casckpt.history.fetch import Objects
 from casckpt.objects.codec import decode_into
@@ -17,18 +19,20 @@ from casckpt.tensors.inflate import inflate
 from casckpt.tensors.memory import Memory
 
 
-def load(objects: Objects, root: bytes, released: tuple[str, ...], globs: Globs | None) -> object:
-    """The state under a root tree, or what the globs take of it, with tensors on the CPU.
+def load(
+    objects: Objects, root: bytes, released: tuple[str, ...], globs: Globs | None, device: torch.device | None = None
+) -> object:
+    """The state under a root tree, or what the globs take of it, with tensors on the device; None: on the CPU.
 
     Raises:
         ReleasedPartError: a part was released, and the globs don't leave it out.
         CorruptObjectError, MissingObjectError
     """
-    return read(objects, read_value(objects, root, released, globs))
+    return read(objects, read_value(objects, root, released, globs), device)
 
 
-def read(objects: Objects, value: Value) -> object:
-    """An expanded value with its bytes, as new objects on the CPU; what is shared in it is shared again.
+def read(objects: Objects, value: Value, device: torch.device | None = None) -> object:
+    """An expanded value with its bytes, as new objects; what is shared in it is shared again.
 
     Raises:
         CorruptObjectError, MissingObjectError, UnsupportedTypeError
@@ -39,6 +43,8 @@ def read(objects: Objects, value: Value) -> object:
     memory = Memory.for_value(value)
     for target in memory.targets:
         fill(objects, target.ref, target.out)
+    if device is not None:
+        memory.move(device)
     return inflate(value, memory)
 
 

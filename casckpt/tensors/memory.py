@@ -79,7 +79,8 @@ class Memory:
         for index, held in enumerate(self.held):
             if isinstance(held, torch.UntypedStorage):
                 if held._cdata not in moved:
-                    moved[held._cdata] = held.to(device=device)
+                    flat = torch.empty(0, dtype=torch.uint8, device="cpu").set_(held)
+                    moved[held._cdata] = flat.to(device).untyped_storage()
                 self.held[index] = moved[held._cdata]
 
     def _add(self, record: Record, path: str, take: Take | None) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from casckpt.errors import StateError
@@ -24,10 +25,13 @@ from casckpt.objects.values import Map
 from casckpt.store.protocol import Progress, Store, no_progress
 
 if TYPE_CHECKING:
+    import torch
+
     from casckpt.history.commits import CommitReader
     from casckpt.history.diff import Change
     from casckpt.tensors.flatten import Flat
     from casckpt.tensors.formats.write import ExportReport
+    from casckpt.tensors.intake.report import ImportReport, Item
     from casckpt.tensors.save import Nodes, Saved, Staging
 
 
@@ -128,25 +132,35 @@ class Repository(History):
             return without_parts(self._remembered[1], base.released)
         return base_nodes(ingest, base)
 
-    def load(self, revision: str = "HEAD", *, paths: Iterable[str] | str | None = None) -> Any:
-        """The state of a commit: tensors on the CPU, every byte checked.
+    def load(
+        self,
+        revision: str = "HEAD",
+        *,
+        paths: Iterable[str] | str | None = None,
+        device: str | torch.device | None = None,
+    ) -> Any:
+        """The state of a commit, every byte checked.
 
-        paths: globs over `.`-joined paths, such as "model.*"; the result keeps its nesting.
+        paths: globs over `.`-joined paths, such as "model.*"; the result keeps its nesting. device: where all tensors
+        are to be; None: on the CPU.
 
         Raises:
             UnknownRevisionError, AmbiguousRevisionError, PrunedCommitError
             ReleasedPartError: a part that was asked for was released.
             CorruptObjectError, MissingObjectError
         """
+        import torch
+
         from casckpt.tensors.load import load
 
+        place = None if device is None else torch.empty(0, device=device).device  # before anything is read
         globs = None if paths is None else Globs([paths] if isinstance(paths, str) else paths)
 
         def work(commits: CommitReader) -> object:
             oid = self._resolve(commits, revision)
             reader = commits.objects.reader
             check_not_pruned(reader, oid)
-            return load(commits.objects, commits.stored(oid).tree, get_mark(reader, oid).released, globs)
+            return load(commits.objects, commits.stored(oid).tree, get_mark(reader, oid).released, globs, place)
 
         return self.reading(work)
 
@@ -212,7 +226,8 @@ class Repository(History):
             ImportFormatError: the file cannot be read.
             CorruptObjectError, MissingObjectError
         """
-        from casckpt.tensors.compare_files import Choice, diff_sides, fit, side_of_file
+        from casckpt.history.narrow import fit
+        from casckpt.tensors.compare_files import Choice, diff_sides, side_of_file
 
         file = side_of_file(path, self.scheme, self.store.format.chunk_size)
 
@@ -246,6 +261,80 @@ class Repository(History):
         from casckpt.tensors.formats.importing import import_file
 
         return import_file(self, path, message, step=step, metrics=metrics, meta=meta, part=part)
+
+    def import_folder(
+        self,
+        path: str | PathLike[str],
+        *,
+        pattern: str | None = None,
+        part: str | None = None,
+        message: str | None = None,
+        skip_bad: bool = False,
+        dry_run: bool = False,
+        progress: Callable[[str, int, int], None] = no_progress,
+        on_item: Callable[[Item], object] | None = None,
+    ) -> ImportReport:
+        """Commit every checkpoint of a folder in the order in which they were made, one state in memory at a time.
+
+        Checkpoints are ordered by the numbers in their names, those without one behind them by age; the reference of
+        `casckpt import` has the rules. What the branch has already is passed over, so an import that was interrupted is
+        taken up by the same call.
+
+        pattern: take the files and folders with such names instead of those that look like checkpoints. part: put each
+        state under this key. message: stands before the name in each commit's message. skip_bad: go on behind a
+        checkpoint that cannot be read; the report says which. dry_run: only find out what would be taken.
+        progress: called with a name, the bytes of files that were read and those to read. on_item: called with each
+        checkpoint that was taken, was there or failed; what was taken is durable by then.
+
+        Raises:
+            ImportFormatError: there is none, or one cannot be read; those before it stay.
+            UnsupportedTypeError, StateError: one holds what cannot be saved.
+            RefMovedError, StoreFullError, StoreFailedError
+        """
+        from casckpt.tensors.intake.intake import take_in
+
+        report = take_in(
+            self,
+            Path(path),
+            pattern=pattern,
+            part=part,
+            message=message,
+            skip_bad=skip_bad,
+            dry_run=dry_run,
+            progress=progress,
+            on_item=on_item,
+        )
+        if report.error is not None and not skip_bad:
+            raise report.error
+        return report
+
+    def watch(
+        self,
+        path: str | PathLike[str],
+        *,
+        interval: float = 2.0,
+        settle: float = 5.0,
+        stop: threading.Event | None = None,
+        once: bool = False,
+        pattern: str | None = None,
+        part: str | None = None,
+        on_item: Callable[[Item], object] | None = None,
+    ) -> ImportReport:
+        """Commit each checkpoint that other programs write into a folder, when it is finished, until `stop` is set.
+
+        interval: seconds between two looks. settle: seconds for which a checkpoint must have rested. once: look twice,
+        so far apart, and end. pattern, part, on_item: as for `import_folder`; one that cannot be read is told by
+        `on_item`, and left alone until it changes.
+
+        Raises:
+            ImportFormatError: the folder is not there.
+            StoreFullError, StoreFailedError
+        """
+        from casckpt.tensors.intake.watch import Watching, keep_looking
+
+        stop = stop or threading.Event()
+        watching = Watching(self, Path(path), settle=settle, pattern=pattern, part=part, stop=stop, on_item=on_item)
+        return keep_looking(watching, interval=interval, stop=stop, once_after=settle if once else None)
 
     def export(
         self,
