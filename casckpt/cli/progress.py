@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from casckpt.cli.units import human_bytes
 
@@ -28,6 +28,7 @@ class Watch:
         self._unit = unit
         self._lock = threading.Lock()
         self._now = (doing, 0, 0)
+        self._of = ""
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._ended = False
@@ -41,7 +42,7 @@ class Watch:
         stage, done, total = self._now
         return f"{stage} ({amount(done, self._unit)} of {amount(total, self._unit)})" if total else stage
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> Self:
         if self._shown:
             self._timer.start()
         return self
@@ -53,10 +54,12 @@ class Watch:
             if self._bar is not None:
                 self._bar.stop()
 
-    def __call__(self, stage: str, done: int, total: int) -> None:
+    def __call__(self, stage: str, done: int, total: int, of: str = "") -> None:
+        """of: what the stage is at just now, such as a file's name; the rate goes on over all of them."""
         with self._lock:
             begins = stage != self._now[0]
             self._now = (stage, done, total)
+            self._of = of
             if begins and self._bar is not None and self._task is not None:
                 self._bar.reset(self._task)  # its rate is not that of the stage before
             self._update()
@@ -71,7 +74,7 @@ class Watch:
                 return
             self._bar = Progress(
                 SpinnerColumn(),
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),  # a file may be called "[red]"
                 BarColumn(bar_width=16),
                 TextColumn("{task.fields[figures]}"),
                 TimeElapsedColumn(),
@@ -88,7 +91,8 @@ class Watch:
         if self._bar is None or self._task is None:
             return
         stage, done, total = self._now
-        self._bar.update(self._task, description=stage, completed=done, total=total or None)
+        description = f"{stage} {self._of}" if self._of else stage
+        self._bar.update(self._task, description=description, completed=done, total=total or None)
         speed = next(task.speed for task in self._bar.tasks if task.id == self._task)
         rate = f", {amount(round(speed), self._unit)}/s" if speed and total else ""
         self._bar.update(self._task, figures=f"{amount(done, self._unit)}{rate}" if total else "")

@@ -51,22 +51,26 @@ class Session:
 
         return self._open(History, branch)
 
-    def repository(self, branch: str | None = None) -> AbstractContextManager[Repository]:
-        """As `history`, for commands through which states pass."""
+    def repository(self, branch: str | None = None, *, create: bool = False) -> AbstractContextManager[Repository]:
+        """As `history`, for commands through which states pass. create: store and branch need not be there yet."""
         from casckpt.tensors.repository import Repository
 
-        return self._open(Repository, branch)
+        return self._open(Repository, branch, create)
 
     @contextmanager
-    def _open(self, handle: Callable[[Store, str | None], H], branch: str | None) -> Iterator[H]:
+    def _open(self, handle: Callable[[Store, str | None], H], branch: str | None, create: bool = False) -> Iterator[H]:
+        from casckpt.objects.names import check_ref_name
         from casckpt.store.lmdb_store import open_store
 
-        store = open_store(self.store_path(), create=False)
+        if branch is not None and create:
+            check_ref_name(branch)  # before there is a store
+        store = open_store(self.store_path(), create=create)
         try:
             history = handle(store, branch)
-            if branch is not None and not any((ref.kind, ref.name) == ("branch", branch) for ref in history.refs()):
+            known = create or branch is None
+            if not known and not any((ref.kind, ref.name) == ("branch", branch) for ref in history.refs()):
                 raise RefNotFoundError(
-                    f"there is no branch {branch!r}", ref=branch, remedy="look with `casckpt branch`"
+                    f"there is no branch {branch!r}", ref=str(branch), remedy="look with `casckpt branch`"
                 )
             yield history
         finally:

@@ -11,13 +11,13 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from casckpt.errors import CasckptError, ImportFormatError, StateError
+from casckpt.errors import CasckptError, ImportFormatError, NewerFormatError, StateError
 from casckpt.history.commits import Commit
 from casckpt.store.protocol import Progress, no_progress
 from casckpt.tensors.intake.discover import Checkpoint, Found, checkpoint, discover, is_checkpoint_folder
 from casckpt.tensors.intake.look import look
 from casckpt.tensors.intake.private import private_copy
-from casckpt.tensors.intake.report import ImportReport, Item, OnItem, Outcome, no_notice
+from casckpt.tensors.intake.report import ImportReport, Item, OnItem, Outcome
 
 if TYPE_CHECKING:
     from casckpt.tensors.repository import Repository
@@ -135,7 +135,7 @@ def take_in(
     skip_bad: bool = False,
     dry_run: bool = False,
     progress: Progress = no_progress,
-    on_item: OnItem = no_notice,
+    on_item: OnItem | None = None,
 ) -> ImportReport:
     """Take in a checkpoint, or all those of a folder in their order. Stops at one that fails, unless it skips such.
 
@@ -157,7 +157,8 @@ def take_in(
             items[index] = item = try_to_take(intake, one, said, step)
             done += item.nbytes
             progress(one.name, done, total)
-        on_item(item)
+        if on_item is not None:
+            on_item(item)
         if item.outcome is Outcome.FAILED and not skip_bad:
             break
     return ImportReport(
@@ -171,7 +172,7 @@ def try_to_take(
     """Take a checkpoint and say what became of it. Whatever is not its own fault is raised."""
     try:
         commit = intake.take(one, message, step, private=private)
-    except (ImportFormatError, StateError) as error:
+    except (ImportFormatError, NewerFormatError, StateError) as error:
         return Item(one.name, one.number, one.look.nbytes, Outcome.FAILED, error=_without_frames(error))
     return Item(one.name, commit.step, one.look.nbytes, Outcome.TAKEN, commit)
 

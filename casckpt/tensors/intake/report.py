@@ -51,10 +51,6 @@ OnItem = Callable[[Item], object]
 """Called with a checkpoint when it is known what becomes of it. What was taken is durable by then."""
 
 
-def no_notice(item: Item) -> None:
-    """For callers who want only the report."""
-
-
 @dataclass(frozen=True, slots=True)
 class ImportReport:
     """What became of a file, or of each checkpoint of a folder, in the order in which they were come to.
@@ -73,6 +69,11 @@ class ImportReport:
     def of(self, outcome: Outcome) -> list[Item]:
         """The items with this outcome."""
         return [item for item in self.items if item.outcome is outcome]
+
+    @property
+    def taken(self) -> int:
+        """How many were taken."""
+        return len(self.of(Outcome.TAKEN))
 
     @property
     def nbytes(self) -> int:

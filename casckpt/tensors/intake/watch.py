@@ -17,7 +17,7 @@ from casckpt.errors import ImportFormatError, RefMovedError
 from casckpt.tensors.intake.discover import Checkpoint, Found, discover
 from casckpt.tensors.intake.intake import Intake, try_to_take
 from casckpt.tensors.intake.look import Look, look
-from casckpt.tensors.intake.report import ImportReport, Item, OnItem, Outcome, no_notice
+from casckpt.tensors.intake.report import ImportReport, Item, OnItem, Outcome
 from casckpt.tensors.intake.settled import Settling, is_being_written, lacks
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Watching:
         pattern: str | None = None,
         part: str | None = None,
         stop: Event | None = None,
-        on_item: OnItem = no_notice,
+        on_item: OnItem | None = None,
     ) -> None:
         self._repo = repo
         self._folder = folder
@@ -97,7 +97,8 @@ class Watching:
                 return
             self._failed[one.name] = one.look
         self._items.append(item)
-        self._on_item(item)
+        if self._on_item is not None:
+            self._on_item(item)
 
     def _outcome(self, one: Checkpoint) -> Item:
         try:
