@@ -90,6 +90,11 @@ SORTS: Final[dict[str, Sort]] = {
         "A move in the reflog leads to a commit that is not there; gc refuses to run.",
         "Expire it with `casckpt reflog --expire`, or restore the store from a backup.",
     ),
+    "ref-against-reflog": Sort(
+        "warning",
+        "A branch or tag is not where the reflog last saw it go.",
+        "Compare `casckpt reflog` with `casckpt branch` and `casckpt tag`; make it anew where it should be.",
+    ),
     "damaged-mark": Sort("error", "What retention released of a commit cannot be read.", _BACKUP),
     "damaged-figures": Sort("error", "The figures of a commit cannot be read, and so the log cannot.", _BACKUP),
     "damaged-counter": Sort("error", "A counter cannot be read, or is behind what it counts.", _BACKUP),
@@ -135,7 +140,7 @@ class HurtCommit:
 @dataclass(frozen=True, slots=True)
 class Hurt:
     """What a finding hurts. commits: the newest first. paths: into their states, "" being all of a state. more_*: how
-    many are not named here."""
+    many at least are not named here."""
 
     commits: tuple[HurtCommit, ...] = ()
     more_commits: int = 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import Final
 
 from casckpt.history.fetch import Objects
 from casckpt.history.fsck.findings import DAMAGE, Hurt, HurtCommit
@@ -18,22 +20,27 @@ from casckpt.objects.tree import MAP, references
 from casckpt.objects.values import ArrayRecord, BlobRecord, Map, Paged, TensorRecord, TreeRef, Typed, Value
 
 _NONE: frozenset[ObjectKey] = frozenset()
+# Names that are remembered for each object, so that none is counted twice.
+_COUNTED: Final = 100 * MAX_HURT
 
 
 @dataclass(slots=True)
 class _Names:
-    """Names in the order in which they came; the first MAX_HURT, and how many more."""
+    """Names in the order in which they came, so far as they are counted."""
 
-    kept: dict[str | HurtCommit, None] = field(default_factory=dict)
-    more: int = 0
+    met: dict[str | HurtCommit, None] = field(default_factory=dict)
 
     def add(self, name: str | HurtCommit) -> None:
-        if name in self.kept:
-            return
-        if len(self.kept) < MAX_HURT:
-            self.kept[name] = None
-        else:
-            self.more += 1
+        if len(self.met) < _COUNTED:
+            self.met[name] = None
+
+    @property
+    def kept(self) -> list[str | HurtCommit]:
+        return list(islice(self.met, MAX_HURT))
+
+    @property
+    def more(self) -> int:
+        return max(0, len(self.met) - MAX_HURT)
 
 
 class Search:

@@ -18,7 +18,6 @@ from casckpt.history.records import (
     get_figures,
     get_head,
     get_mark,
-    get_ref,
     moves_since,
     reflog_next,
 )
@@ -47,8 +46,11 @@ def check_records(reader: Reader, id_size: int, findings: Findings) -> Records:
     """Check every record of a transaction."""
     records = Records()
     _check_marks(reader, id_size, findings, records)
-    _check_refs(reader, findings, records)
-    _check_moves(reader, findings, records)
+    refs = _check_refs(reader, findings, records)
+    for ref, oid in _check_moves(reader, findings, records).items():
+        if refs.get(ref) != oid:
+            where = f"is at {refs[ref].hex()}" if ref in refs else "is not there"
+            findings.add("ref-against-reflog", f"{ref.replace('/', ' ', 1)} {where}, and went to {_at(oid)}")
     for count in (gc_epoch, reflog_next):
         _try(findings, "damaged-counter", "a counter", partial(count, reader))
     return records
@@ -63,8 +65,13 @@ def _try(findings: Findings, id: str, what: str, read: Callable[[], object]) -> 
     return True
 
 
-def _check_refs(reader: Reader, findings: Findings, records: Records) -> None:
-    branches = 0
+def _at(oid: bytes | None) -> str:
+    return "nowhere" if oid is None else oid.hex()
+
+
+def _check_refs(reader: Reader, findings: Findings, records: Records) -> dict[str, bytes]:
+    """Returns where the branches and tags are that can be read."""
+    refs: dict[str, bytes] = {}
     for key in reader.keys(Space.REF):
         name = _shown(key)
         if key == HEAD:
@@ -75,7 +82,7 @@ def _check_refs(reader: Reader, findings: Findings, records: Records) -> None:
             findings.add("damaged-ref", f"the ref {name} cannot be read: {error}")
             continue
         records.refs += 1
-        branches += ref.startswith(BRANCH)
+        refs[ref] = oid
         what = ref.replace("/", " ", 1)
         if not reader.has(Space.COMMIT, oid):
             findings.add("dangling-ref", f"{what} leads to commit {oid.hex()}, which is not there", object=oid.hex())
@@ -85,12 +92,15 @@ def _check_refs(reader: Reader, findings: Findings, records: Records) -> None:
             findings.add("ref-at-pruned-commit", f"{what} is at commit {oid.hex()}", object=oid.hex())
     if _try(findings, "damaged-ref", "HEAD", partial(get_head, reader)):
         head = get_head(reader)
-        if branches and reader.has(Space.REF, HEAD) and get_ref(reader, BRANCH + head) is None:
+        if refs and reader.has(Space.REF, HEAD) and BRANCH + head not in refs:
             findings.add("unborn-head", f"HEAD names the branch {head}")
+    return refs
 
 
-def _check_moves(reader: Reader, findings: Findings, records: Records) -> None:
+def _check_moves(reader: Reader, findings: Findings, records: Records) -> dict[str, bytes | None]:
+    """Returns where the reflog last saw each ref go."""
     last = -1
+    went: dict[str, bytes | None] = {}
     for key in reader.keys(Space.REFLOG):
         if len(key) != 8:
             findings.add("stray-key", f"the reflog holds an entry under {_shown(key)}")
@@ -102,6 +112,7 @@ def _check_moves(reader: Reader, findings: Findings, records: Records) -> None:
         except DAMAGE as error:
             findings.add("damaged-reflog-entry", f"entry {seq}: {error.problem}")
             continue
+        went[move.ref] = move.new
         for oid in (move.old, move.new):
             if oid is None:
                 continue
@@ -113,9 +124,10 @@ def _check_moves(reader: Reader, findings: Findings, records: Records) -> None:
     try:
         following = reflog_next(reader)
     except DAMAGE:
-        return  # found above
+        return went  # it was found above
     if following <= last:
         findings.add("damaged-counter", f"the next move would be entry {following} of the reflog, which has {last + 1}")
+    return went
 
 
 def _check_marks(reader: Reader, id_size: int, findings: Findings, records: Records) -> None:
