@@ -14,7 +14,11 @@ COMMANDS = (
     "init",
     "log",
     "show",
+    "ls",
+    "diff",
+    "status",
     "rollback",
+    "restore",
     "branch",
     "tag",
     "switch",
@@ -24,7 +28,12 @@ COMMANDS = (
     "fsck",
     "compact",
     "backup",
+    "import",
+    "watch",
+    "export",
     "stats",
+    "config",
+    "completion",
 )
 
 

@@ -16,12 +16,17 @@ Cell = str | Text
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of a table. gives: it is narrowed where the table is too wide, by cutting or, if it wraps, folding."""
+    """One column of a table.
+
+    gives: it is narrowed where the table is too wide, by cutting or, if it wraps, folding. path: it is cut in its
+    middle, since both ends of a path tell it from others.
+    """
 
     title: str
     right: bool = False
     gives: bool = False
     wraps: bool = False
+    path: bool = False
     style: str = ""
 
 
@@ -37,7 +42,9 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[Cell]]) -> No
     used = [index for index in range(len(columns)) if any(row[index].plain for row in cells)]
     widths = {index: max(len(columns[index].title), *(row[index].cell_len for row in cells)) for index in used}
     gap = 2 if sum(widths.values()) + 2 * (len(used) - 1) <= target.width else 1
-    room = target.width - sum(widths[index] + gap for index in used if not columns[index].gives)
+    room = target.width - sum(widths[index] for index in used if not columns[index].gives) - gap * (len(used) - 1)
+    narrowed = _shares(room, {index: widths[index] for index in used if columns[index].gives})
+    widths |= {index: max(width, len(columns[index].title), 1) for index, width in narrowed.items()}
     table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style=Style(dim=True))
     for index in used:
         column = columns[index]
@@ -46,12 +53,37 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[Cell]]) -> No
             justify="right" if column.right else "left",
             no_wrap=not column.wraps,
             overflow="fold" if column.wraps else "ellipsis",
-            width=max(min(widths[index], room), len(column.title), 1) if column.gives else widths[index],
+            width=widths[index],
             style=column.style,
         )
     for row in cells:
-        table.add_row(*[row[index] for index in used])
+        table.add_row(*[_middle(row[index], widths[index]) if columns[index].path else row[index] for index in used])
     print_lines(table, target)
+
+
+def _shares(room: int, wanted: dict[int, int]) -> dict[int, int]:
+    """What each column gets of the room: what it wants, or an equal share of what the more modest ones leave."""
+    found: dict[int, int] = {}
+    for index in sorted(wanted, key=lambda index: wanted[index]):
+        found[index] = min(wanted[index], room // (len(wanted) - len(found)))
+        room -= found[index]
+    return found
+
+
+def _middle(cell: Text, width: int) -> Text:
+    """A cell cut in its middle to a width."""
+    if cell.cell_len <= width:
+        return cell
+    head = (width - 1) // 3
+    return cell[:head] + Text("…") + cell[-(width - 1 - head) :] if width > 1 else cell
+
+
+def bar(share: float, width: int = 10) -> str:
+    """A share of 1 as a bar; whatever is more than nothing is seen: bar(0.25, 4) -> "█"."""
+    if not share > 0:  # nor nan
+        return ""
+    eighths = max(1, round(min(share, 1.0) * width * 8))
+    return "█" * (eighths // 8) + ("▏▎▍▌▋▊▉"[eighths % 8 - 1] if eighths % 8 else "")
 
 
 def print_fields(fields: Iterable[tuple[str, Cell]]) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
 from casckpt.cli.session import Session
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -25,6 +28,43 @@ def _set_json(ctx: click.Context, option: click.Parameter, wanted: bool) -> None
     ctx.ensure_object(Session).json = wanted
 
 
+def _completing(what: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+    """A completion of `casckpt.cli.completion`, which is imported when a shell asks."""
+
+    def complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from casckpt.cli import completion
+
+        found: list[CompletionItem] = getattr(completion, what)(ctx, parameter, incomplete)
+        return found
+
+    return complete
+
+
+complete_revision = _completing("revisions")
+complete_branch = _completing("branches")
+complete_tag = _completing("tags")
+
+
+def revision_argument(
+    name: str = "revision", *, metavar: str = "REV", required: bool = True, default: str | None = None
+) -> Callable[[F], F]:
+    """An argument that names a commit; a shell completes it."""
+    return click.argument(name, metavar=metavar, required=required, default=default, shell_complete=complete_revision)
+
+
+def at_option(help: str) -> Callable[[F], F]:
+    """--at REV, which a shell completes."""
+    return click.option("--at", metavar="REV", shell_complete=complete_revision, help=help)
+
+
+def split_globs(words: tuple[str, ...], most: int) -> tuple[list[str], tuple[str, ...]]:
+    """REV and GLOB arguments told apart: at most so many revisions, up to the first word that holds a wildcard."""
+    count = 0
+    while count < min(most, len(words)) and (words[count].startswith("file:") or not set(words[count]) & set("*?[")):
+        count += 1
+    return list(words[:count]), words[count:]
+
+
 def repo_option(envvar: str | None = None) -> Callable[[F], F]:
     """-C PATH, before a command's name or after it; the later one counts."""
     return click.option(
@@ -35,6 +75,7 @@ def repo_option(envvar: str | None = None) -> Callable[[F], F]:
         show_envvar=True,
         expose_value=False,
         callback=_set_repo,
+        shell_complete=_completing("folders"),
         help="The store, e.g. -C runs/gpt.",
     )
 
@@ -55,14 +96,14 @@ def common_options(function: F) -> F:
 dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 
 
-def limit_option(what: str) -> Callable[[F], F]:
+def limit_option(what: str, default: int = 20) -> Callable[[F], F]:
     """-n N, 20 where it is not given; what: the things that are counted."""
     return click.option(
         "-n",
         "--limit",
         metavar="N",
         type=click.IntRange(min=0),
-        default=20,
+        default=default,
         show_default=True,
         help=f"How many {what} to show: -n 50, or -n 0 for all.",
     )

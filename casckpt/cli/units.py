@@ -60,6 +60,13 @@ def printable(text: str) -> str:
     return "".join([char if char.isprintable() else "\ufffd" for char in text])
 
 
+def readable_path(path: str) -> str:
+    """A path as people read it: without the escapes of dots in keys, which globs do without as well."""
+    from casckpt.objects.paths import unescape
+
+    return printable(unescape(path)) or "(the whole state)"
+
+
 def first_line(text: str) -> str:
     """The first line of a message, printable."""
     return printable(text.partition("\n")[0])

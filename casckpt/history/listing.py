@@ -9,12 +9,13 @@ from typing import Final
 from casckpt.history.fetch import Objects
 from casckpt.history.plain import from_value
 from casckpt.objects.node import NodeRef, chunk_count
-from casckpt.objects.paths import Globs, child, children, readable, select
+from casckpt.objects.paths import Globs, child, children, leaves, readable, select
 from casckpt.objects.tree import expand, shallow
-from casckpt.objects.values import ArrayRecord, BlobRecord, Map, Record, TensorRecord, Typed, Value
+from casckpt.objects.values import METADATA, ArrayRecord, BlobRecord, Map, Record, TensorRecord, Typed, Value
 
 # A list of more plain values than this (a sampler's order, a generator's state) is one leaf.
 LONG_LIST: Final = 16
+_RECORDS: Final = (TensorRecord, ArrayRecord, BlobRecord)
 # Characters in which a plain value is described.
 _WORDS: Final = 60
 
@@ -62,19 +63,22 @@ def list_leaves(objects: Objects, root: bytes, released: tuple[str, ...], globs:
 
 
 def whole_leaves(value: Value, path: str = "") -> Iterator[tuple[str, Value]]:
-    """Leaves as people look at them: a Typed over a plain value is one, and so is a long list of plain values."""
+    """Leaves as people look at them: a Typed over a plain value is one, and so are a long list of plain values and what
+    a mapping keeps as a whole (the versions in a module's state_dict)."""
     inner = value
     while isinstance(inner, Typed):
         inner = inner.value
     if not isinstance(inner, (Map, list, tuple)) or is_long_list(inner):
-        yield path, inner if isinstance(inner, (TensorRecord, ArrayRecord, BlobRecord)) else value
+        yield path, inner if isinstance(inner, _RECORDS) else value
         return
-    empty = True
-    for inner_path, item in children(path, inner):
-        empty = False
-        yield from whole_leaves(item, inner_path)
-    if empty:
+    if not (inner.entries if isinstance(inner, Map) else inner):
         yield path, value
+    metadata = isinstance(inner, Map) and next((item for key, item in inner.entries if key == METADATA), None)
+    for inner_path, item in children(path, inner):
+        if item is metadata and not any(isinstance(leaf, _RECORDS) for _, leaf in leaves(item)):
+            yield inner_path, item
+        else:
+            yield from whole_leaves(item, inner_path)
 
 
 def is_long_list(value: Value) -> bool:

@@ -154,7 +154,7 @@ class History(Maintained):
         reader, objects = commits.objects.reader, commits.objects
         for oid in ids:
             check_not_pruned(reader, oid)
-        released = {part for oid in ids for part in get_mark(reader, oid).released}
+        released = [part for oid in ids for part in get_mark(reader, oid).released]
         roots = [shallow(objects.tree(commits.stored(oid).tree), objects.tree) for oid in ids]
         return [Side(objects, _without(root, released)) for root in roots]
 
@@ -371,7 +371,7 @@ class History(Maintained):
 _SMALL = 16 << 10
 
 
-def _without(root: Value, released: set[str]) -> Value:
+def _without(root: Value, released: list[str]) -> Value:
     if not isinstance(root, Map):
         return root
     return Map(tuple([(key, item) for key, item in root.entries if key not in released]))

@@ -13,7 +13,6 @@ from typing import Final
 import numpy as np
 import torch
 
-from casckpt.errors import RestoreMismatchError
 from casckpt.history.diff import Change, Pair, Side, changes, element_type, pairs
 from casckpt.history.fetch import Objects
 from casckpt.history.ingest import Ingest
@@ -21,8 +20,7 @@ from casckpt.objects.codec import encode
 from casckpt.objects.ids import IdScheme, Kind
 from casckpt.objects.node import chunk_bounds
 from casckpt.objects.paths import Globs, child
-from casckpt.objects.tree import canonical
-from casckpt.objects.values import MAPPINGS, ArrayRecord, Map, TensorRecord, Typed, Value
+from casckpt.objects.values import ArrayRecord, TensorRecord
 from casckpt.store.memory import MemoryStore
 from casckpt.store.protocol import Progress, no_progress
 from casckpt.tensors.compare import compare
@@ -184,64 +182,3 @@ def side_of_file(path: str | PathLike[str], scheme: IdScheme, chunk_size: int) -
     from casckpt.tensors.formats import read_state
 
     return side_of_state(read_state(path).state, scheme, chunk_size)
-
-
-# -- the part of a commit that a flat file stands for ------------------------------------------------------------------
-
-
-def _entries(side: Side, value: Value) -> dict[bytes, tuple[Value, Value]]:
-    """Key and value of each entry of a mapping, by the key's bytes; nothing where it is no mapping."""
-    value = side.shallow(value)
-    while isinstance(value, Typed) and value.name.partition(":")[0] in MAPPINGS:
-        value = side.shallow(value.value)
-    if not isinstance(value, Map):
-        return {}
-    return {canonical(key): (key, item) for key, item in value.entries}
-
-
-def fit(commit: Side, file: Side, part: str | None) -> tuple[Side, Side, str | None]:
-    """The commit and the file, both from the part on that is to be compared; and that part, None for all.
-
-    Raises:
-        RestoreMismatchError
-    """
-    if part is None:
-        part = _fitting_part(commit, file)
-    if part is None:
-        return commit, file, None
-    return _narrowed(commit, part), _narrowed(file, part, whole_if_absent=True), part
-
-
-def _fitting_part(commit: Side, file: Side) -> str | None:
-    """The part of a commit that a file stands for: it has none of the commit's parts, but keys of that one at its top.
-
-    Raises:
-        RestoreMismatchError: it could be one of several.
-    """
-    parts, keys = _entries(commit, commit.root), _entries(file, file.root).keys()
-    if keys & parts.keys():
-        return None
-    fits = [key for key, item in parts.values() if isinstance(key, str) and _entries(commit, item).keys() & keys]
-    if len(fits) > 1:
-        raise RestoreMismatchError(
-            f"the file could stand for several parts of the commit: {', '.join(fits)}",
-            path="",
-            remedy="say which one with part=, or --part at the command line",
-        )
-    return fits[0] if fits else None
-
-
-def _narrowed(side: Side, part: str, *, whole_if_absent: bool = False) -> Side:
-    """The side from a part of its state on. whole_if_absent: a state that has no such part is that part.
-
-    Raises:
-        RestoreMismatchError: it has no such part.
-    """
-    held = _entries(side, side.root)
-    found = held.get(canonical(part))
-    if found is not None and (not whole_if_absent or _entries(side, found[1])):
-        return Side(side.objects, found[1])
-    if whole_if_absent:
-        return side
-    names = ", ".join([child("", key) for key, _ in held.values()])
-    raise RestoreMismatchError("there is no such part", path=child("", part), remedy=f"there is {names or 'no part'}")

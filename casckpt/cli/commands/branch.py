@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import click
 
-from casckpt.cli.options import common_options, dry_run_option
+from casckpt.cli.options import at_option, common_options, complete_branch, dry_run_option
 from casckpt.cli.refs import refs_command
 from casckpt.cli.session import Session
 
 
 @click.command("branch", short_help="List, make and take away branches.")
 @click.argument("name", required=False)
-@click.option("--at", metavar="REV", help="Where the new branch begins, e.g. --at main~2; else at the current commit.")
-@click.option("--delete", metavar="NAME", help="Take a branch away, e.g. --delete try-lr.")
+@at_option("Where the new branch begins, e.g. --at main~2; else at the current commit.")
+@click.option(
+    "--delete", metavar="NAME", shell_complete=complete_branch, help="Take a branch away, e.g. --delete try-lr."
+)
 @dry_run_option
 @common_options
 @click.pass_obj

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from casckpt.cli import document
-from casckpt.cli.options import common_options, limit_option
+from casckpt.cli.options import common_options, complete_branch, limit_option, revision_argument
 from casckpt.cli.session import Session
 from casckpt.cli.units import first_line, human_age, human_bytes, human_number, printable, short
 
@@ -23,10 +23,15 @@ _METRICS_SHOWN = 2
 
 
 @click.command("log", short_help="Show the history as a graph.")
-@click.argument("revision", metavar="[REV]", required=False)
+@revision_argument(metavar="[REV]", required=False)
 @limit_option("commits")
 @click.option("--all", "everything", is_flag=True, help="From every branch and tag, side by side.")
-@click.option("--branch", metavar="NAME", help="From the tip of this branch, e.g. --branch try-lr.")
+@click.option(
+    "--branch",
+    metavar="NAME",
+    shell_complete=complete_branch,
+    help="From the tip of this branch, e.g. --branch try-lr.",
+)
 @common_options
 @click.pass_obj
 def command(session: Session, revision: str | None, limit: int, everything: bool, branch: str | None) -> None:

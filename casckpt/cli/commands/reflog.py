@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from casckpt.cli import document
-from casckpt.cli.options import common_options, dry_run_option, limit_option, span
+from casckpt.cli.options import common_options, complete_branch, dry_run_option, limit_option, span
 from casckpt.cli.session import Session
 from casckpt.cli.units import human_age, human_count, printable, short
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command("reflog", short_help="Show where branches were; forget it.")
-@click.argument("branch", required=False)
+@click.argument("branch", required=False, shell_complete=complete_branch)
 @limit_option("moves")
 @click.option("--expire", is_flag=True, help="Forget old moves, so that gc may take what only they lead to.")
 @click.option(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from casckpt.cli import document
-from casckpt.cli.options import common_options, dry_run_option
+from casckpt.cli.options import common_options, dry_run_option, revision_argument
 from casckpt.cli.session import Session
 from casckpt.cli.units import short
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command("rollback", short_help="Move the current branch back.")
-@click.argument("revision", metavar="REV")
+@revision_argument()
 @dry_run_option
 @common_options
 @click.pass_obj

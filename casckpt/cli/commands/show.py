@@ -9,7 +9,7 @@ import click
 
 from casckpt.cli import document
 from casckpt.cli.commands.log import refs_by_commit
-from casckpt.cli.options import common_options
+from casckpt.cli.options import common_options, revision_argument
 from casckpt.cli.session import Session
 from casckpt.cli.units import human_age, human_bytes, human_count, printable
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command("show", short_help="Show one commit and its parts.")
-@click.argument("revision", metavar="[REV]", default="HEAD")
+@revision_argument(metavar="[REV]", required=False, default="HEAD")
 @common_options
 @click.pass_obj
 def command(session: Session, revision: str) -> None:

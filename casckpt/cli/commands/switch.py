@@ -5,13 +5,13 @@ from __future__ import annotations
 import click
 
 from casckpt.cli import document
-from casckpt.cli.options import common_options
+from casckpt.cli.options import common_options, complete_branch
 from casckpt.cli.session import Session
 from casckpt.cli.units import short
 
 
 @click.command("switch", short_help="Choose the current branch.")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_branch)
 @click.option("-c", "--create", is_flag=True, help="Make the branch first, at the current commit: switch -c try-lr.")
 @common_options
 @click.pass_obj

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import click
 
-from casckpt.cli.options import common_options, dry_run_option
+from casckpt.cli.options import at_option, common_options, complete_tag, dry_run_option
 from casckpt.cli.refs import refs_command
 from casckpt.cli.session import Session
 
 
 @click.command("tag", short_help="List, make and take away tags.")
 @click.argument("name", required=False)
-@click.option("--at", metavar="REV", help="The commit to tag, e.g. --at step:1000; else the current one.")
-@click.option("--delete", metavar="NAME", help="Take a tag away, e.g. --delete v1.")
+@at_option("The commit to tag, e.g. --at step:1000; else the current one.")
+@click.option("--delete", metavar="NAME", shell_complete=complete_tag, help="Take a tag away, e.g. --delete v1.")
 @dry_run_option
 @common_options
 @click.pass_obj
