@@ -161,6 +161,8 @@ def _reason_against(path: Path, companions: bool) -> str | None:
         return "a temporary name"
     if path.is_symlink() and path.resolve().parent == path.parent.resolve():
         return f"points to {path.resolve().name}"
+    if path.exists() and not path.is_file() and not path.is_dir():
+        return "neither a file nor a folder"
     if _SHARD.fullmatch(path.name):
         return "a shard: it is imported with its whole folder"
     if companions and _COMPANION.fullmatch(path.name):

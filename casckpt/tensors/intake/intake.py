@@ -100,6 +100,8 @@ def find(path: Path, pattern: str | None) -> Found:
             one = checkpoint(path)
             if one is None:
                 raise ImportFormatError("there is no such file or folder", file=str(path))
+            if not path.is_file() and not path.is_dir():  # a pipe would keep who opens it waiting
+                raise ImportFormatError("neither a file nor a folder", file=str(path))
             return Found((one,), ())
         found = discover(path, pattern)
     except OSError as error:
