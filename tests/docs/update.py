@@ -30,20 +30,27 @@ def updated(text: str, outcomes: list[Outcome]) -> str:
     return text
 
 
-def main(pages: list[Path]) -> None:
+def main(pages: list[Path]) -> int:
+    """Update pages; returns how many have code that did not run to its good end, which stay as they are."""
     interpreter = Interpreter()
-    try:
-        for page in pages:
-            before = page.read_text()
+    failed = 0
+    for page in pages:
+        before = page.read_text()
+        try:
             after = updated(before, run_page(page, interpreter))
-            if page.read_text() != before:
-                raise SystemExit(f"{page} was changed meanwhile")
-            if after != before:
-                page.write_text(after)
-                print(f"updated {page.relative_to(ROOT)}")
-    finally:
-        interpreter.close()
+        except AssertionError as error:
+            print(f"{page.relative_to(ROOT)}: {error}", file=sys.stderr)
+            failed += 1
+            continue
+        if page.read_text() != before:
+            print(f"{page.relative_to(ROOT)} was changed meanwhile", file=sys.stderr)
+            failed += 1
+        elif after != before:
+            page.write_text(after)
+            print(f"updated {page.relative_to(ROOT)}")
+    interpreter.close()
+    return failed
 
 
 if __name__ == "__main__":
-    main([Path(page).resolve() for page in sys.argv[1:]] or all_pages())
+    sys.exit(main([Path(page).resolve() for page in sys.argv[1:]] or all_pages()))
