@@ -110,6 +110,11 @@ def revisions(ctx: click.Context, parameter: click.Parameter, incomplete: str) -
     return _fitting(incomplete, _offer(ctx, _revisions))
 
 
+def revisions_or_files(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Revisions; where none fits, files, by the shell itself."""
+    return revisions(ctx, parameter, incomplete) or [CompletionItem(incomplete, type="file")]
+
+
 def branches(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The names of branches."""
     return _fitting(incomplete, _offer(ctx, lambda history: _refs(history, "branch")))

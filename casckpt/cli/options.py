@@ -41,6 +41,7 @@ def _completing(what: str) -> Callable[[click.Context, click.Parameter, str], li
 
 
 complete_revision = _completing("revisions")
+complete_revision_or_file = _completing("revisions_or_files")
 complete_branch = _completing("branches")
 complete_tag = _completing("tags")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from casckpt.cli import document
-from casckpt.cli.options import common_options, complete_revision, limit_option, split_globs
+from casckpt.cli.options import common_options, complete_revision_or_file, limit_option, split_globs
 from casckpt.cli.progress import Watch
 from casckpt.cli.session import Session
 from casckpt.errors import StoreNotFoundError, UnknownRevisionError
@@ -45,7 +45,7 @@ class Found:
 
 
 @click.command("diff", short_help="Compare two commits, or one with a file.")
-@click.argument("words", metavar="OLD [NEW] [GLOB…]", nargs=-1, required=True, shell_complete=complete_revision)
+@click.argument("words", metavar="OLD [NEW] [GLOB…]", nargs=-1, required=True, shell_complete=complete_revision_or_file)
 @click.option("--values", is_flag=True, help="Compare elements too: max and mean abs, relative and cosine difference.")
 @click.option("--part", metavar="NAME", help="Only this part (a top-level key), --part model.")
 @limit_option("tensors, and how many values,")
