@@ -13,7 +13,7 @@ from casckpt.history.fetch import Objects
 from casckpt.history.fsck.data import Data, check_data
 from casckpt.history.fsck.findings import Findings
 from casckpt.history.fsck.hurt import Search
-from casckpt.history.fsck.records import check_records
+from casckpt.history.fsck.records import check_format, check_records
 from casckpt.history.fsck.report import FsckReport, Looked
 from casckpt.history.fsck.structure import ObjectKey, Structure
 from casckpt.history.fsck.subset import Subset
@@ -84,7 +84,7 @@ class _Check:
 
     def _check_contents(self, pages: Pages | None, subset: Subset | None) -> None:
         try:
-            structure = self._check_structure()
+            structure = self._check_structure(pages is not None)
             if subset is not None:
                 self._check_data(structure, pages, subset)
         except CorruptObjectError as error:  # damage to one object is a finding of its own; this is LMDB's
@@ -93,10 +93,12 @@ class _Check:
 
     # -- what is small -------------------------------------------------------------------------------------------------
 
-    def _check_structure(self) -> Structure:
+    def _check_structure(self, in_file: bool) -> Structure:
         self._progress("looking at commits, trees and nodes", 0, 0)
         with self._store.read() as reader:
             objects = _Counting(reader, self._scheme)
+            if in_file:
+                check_format(reader, self._store, self._findings)
             records = check_records(reader, self._scheme.size, self._findings)
             structure = Structure(objects, records, self._findings)
             structure.run()

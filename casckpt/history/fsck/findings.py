@@ -71,6 +71,9 @@ SORTS: Final[dict[str, Sort]] = {
         "info", "Pages are neither in use nor free. Nothing is wrong but their room.", "`casckpt compact` drops them."
     ),
     # -- the records
+    "damaged-format": Sort(
+        "error", "The record of the store's format is not what it was: the store cannot be opened again.", _STOP
+    ),
     "damaged-ref": Sort("error", "HEAD, or the name of a branch or tag, cannot be read.", _BACKUP),
     "dangling-ref": Sort(
         "error",

@@ -22,7 +22,9 @@ from casckpt.history.records import (
     reflog_next,
 )
 from casckpt.objects.paths import readable
-from casckpt.store.protocol import Reader, Space
+from casckpt.store.environment import COUNTER_KEY
+from casckpt.store.format import FORMAT_KEY, decode_format
+from casckpt.store.protocol import Reader, Space, Store
 
 # What a damaged mark is taken for, so that nothing is missed which may have been released.
 _RELEASED: Final = Mark(True, ())
@@ -54,6 +56,19 @@ def check_records(reader: Reader, id_size: int, findings: Findings) -> Records:
     for count in (gc_epoch, reflog_next):
         _try(findings, "damaged-counter", "a counter", partial(count, reader))
     return records
+
+
+def check_format(reader: Reader, store: Store, findings: Findings) -> None:
+    """Check what stands in the database of a store about itself, which is needed when it is opened next."""
+    record, counter = reader.get(Space.META, FORMAT_KEY), reader.get(Space.META, COUNTER_KEY)
+    try:
+        same = record is not None and decode_format(store.path, bytes(record)) == store.format
+    except DAMAGE:
+        same = False
+    if not same:
+        findings.add("damaged-format", f"the record of {store.path}")
+    if counter is None or len(counter) != 8:
+        findings.add("damaged-counter", "the counter of acknowledged changes cannot be read")
 
 
 def _try(findings: Findings, id: str, what: str, read: Callable[[], object]) -> bool:
