@@ -189,7 +189,11 @@ def check_folder(target: Path, overwrite: bool) -> Path:
         raise ExportError("is a file, where a folder is to be written", file=str(target))
     entries = sorted(entry.name for entry in os.scandir(place))
     if entries and not overwrite:
-        raise ExportError("is there already", file=str(target), remedy="choose another name, or overwrite it (--overwrite, overwrite=True)")
+        raise ExportError(
+            "is there already",
+            file=str(target),
+            remedy="choose another name, or overwrite it (--overwrite, overwrite=True)",
+        )
     weights = any(name.endswith((".safetensors", ".bin")) for name in entries)
     if entries and (not weights or any(not (place / name).is_file() for name in entries)):
         raise ExportError(

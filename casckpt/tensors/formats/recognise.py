@@ -46,7 +46,7 @@ def recognise(path: Path) -> str:
             return _zip_kind(path)
     except OSError as error:
         raise ImportFormatError(f"cannot be read: {error.strerror}", file=str(path)) from error
-    except zipfile.BadZipFile as error:
+    except Exception as error:  # zipfile has errors of many kinds
         raise ImportFormatError(f"no whole zip file: {error}", file=str(path)) from error
     if head.startswith(_LEGACY):
         return "torch"

@@ -102,7 +102,11 @@ def check_target(target: Path, overwrite: bool) -> Path:
     if place.is_dir():
         raise ExportError("is a folder", file=str(target), remedy="name a file in it")
     if place.exists() and not overwrite:
-        raise ExportError("is there already", file=str(target), remedy="choose another name, or overwrite it (--overwrite, overwrite=True)")
+        raise ExportError(
+            "is there already",
+            file=str(target),
+            remedy="choose another name, or overwrite it (--overwrite, overwrite=True)",
+        )
     if not place.parent.is_dir():
         raise ExportError("its folder is not there", file=str(target), remedy=f"make {place.parent} first")
     return place

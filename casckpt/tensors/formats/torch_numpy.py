@@ -10,6 +10,7 @@ from collections import Counter, OrderedDict
 from typing import Any, Final
 
 import numpy as np
+import torch
 
 from casckpt.limits import MAX_DEPTH, MAX_DIMENSIONS
 
@@ -76,6 +77,7 @@ def _no_bytes(*nothing: object) -> bytes:
     return b""
 
 
+_TENSORS: Final = (torch.Tensor, torch.nn.Parameter)
 _STAND_INS: Final = (Dtype, NdArray, Scalar)
 
 SAFE: Final[list[Any]] = [
@@ -88,16 +90,17 @@ SAFE: Final[list[Any]] = [
 """For torch.serialization.safe_globals."""
 
 
-def settled(state: Any, most: int) -> Any:
+def settled(state: Any, most: int, size: int) -> Any:
     """The state with real arrays where there were stand-ins.
 
     most: items that it may have, a container met twice counted twice: a file of n bytes holds no more unless it is
-    made to blow up.
+    made to blow up. size: bytes that its tensors' storages may have between them.
 
     Raises:
         ValueError: it has more, is nested too deeply, or contains itself.
     """
     left = most
+    held: dict[int, int] = {}  # bytes of each storage, by its identity
 
     def visit(item: Any, depth: int) -> Any:
         nonlocal left
@@ -111,7 +114,10 @@ def settled(state: Any, most: int) -> Any:
             if item.made is None:
                 raise ValueError("a numpy array without contents")
             return item.made
-        if kind is list:
+        if kind in _TENSORS and item.layout is torch.strided and not item.is_meta:
+            storage = item.untyped_storage()
+            held[storage._cdata] = storage.nbytes()
+        elif kind is list:
             item[:] = [visit(inner, depth + 1) for inner in item]
         elif kind is tuple:
             return tuple([visit(inner, depth + 1) for inner in item])
@@ -126,4 +132,7 @@ def settled(state: Any, most: int) -> Any:
                 vars(item)[name] = visit(inner, depth + 1)
         return item
 
-    return visit(state, 0)
+    made = visit(state, 0)
+    if sum(held.values()) > size:
+        raise ValueError(f"its tensors have {sum(held.values())} bytes, of which the file has {size}")
+    return made

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import threading
 import zipfile
-from io import BytesIO
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import torch
 
@@ -27,8 +26,12 @@ def read_torch(path: Path) -> Any:
     """
     try:
         zipped = zipfile.is_zipfile(path)
-        most = _check_zip(path) if zipped else path.stat().st_size
-        return settled(load_weights_only(path, mapped=zipped), 1024 + _ITEMS_A_BYTE * most)
+        size = path.stat().st_size
+        most = 1024 + _ITEMS_A_BYTE * (_check_zip(path) if zipped else size)
+        if zipped and path.suffix != ".safetensors":
+            return settled(load_weights_only(path, mapped=True), most, size)
+        with path.open("rb") as file:  # by that suffix torch would take it for what it is not
+            return settled(load_weights_only(file, mapped=False), most, size)
     except ImportFormatError:
         raise
     except MemoryError:
@@ -41,7 +44,7 @@ def read_torch(path: Path) -> Any:
         ) from error
 
 
-def load_weights_only(source: Path | BytesIO, mapped: bool) -> Any:
+def load_weights_only(source: Path | BinaryIO, mapped: bool) -> Any:
     """What torch reads, on the CPU, with stand-ins where numpy's arrays are; `settled` puts these right."""
     with _reading, torch.serialization.safe_globals(SAFE):
         return torch.load(source, map_location="cpu", weights_only=True, mmap=True if mapped else None)

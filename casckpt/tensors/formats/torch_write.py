@@ -150,7 +150,7 @@ def _comes_back(item: Any) -> bool:
         torch.save(item, buffer)
         size = buffer.tell()
         buffer.seek(0)
-        back = settled(load_weights_only(buffer, mapped=False), 1024 + 16 * size)
+        back = settled(load_weights_only(buffer, mapped=False), 1024 + 16 * size, size)
         return _outline(flatten(back)) == _outline(flatten(item))
     except (pickle.PickleError, CasckptError, TypeError, ValueError, AttributeError, RuntimeError, LookupError):
         return False

@@ -36,7 +36,8 @@ class Stored:
     def tensor(self) -> torch.Tensor:
         """The tensor over the file's memory. dtype must be one that this torch has."""
         assert self.dtype is not None
-        return torch.from_numpy(self.held).view(DTYPES[self.dtype]).reshape(self.shape)
+        flat = torch.from_numpy(self.held) if len(self.held) else torch.empty(0, dtype=torch.uint8, device="cpu")
+        return flat.view(DTYPES[self.dtype]).reshape(self.shape)
 
 
 def unpack(entry: bytes, stored: Mapping[str, Stored], file: str) -> object:
