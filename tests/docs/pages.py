@@ -8,7 +8,8 @@ In a page, blocks are run in order, in one folder:
     ```console                lines that begin with "$ " by the shell, one by one; behind each what it prints
 
 A python block that begins with "# not run: why" is only compiled. A comment <!-- numbers vary --> before a block says
-that no number in its output is promised; <!-- not run: why --> that it is only shown.
+that no number in its output is promised; <!-- not run: why --> that it is only shown; <!-- long --> that it is run, its
+numbers not promised, when outputs are written anew, but not in tests, which have the same elsewhere.
 """
 
 from __future__ import annotations
@@ -44,6 +45,14 @@ class Block:
     @property
     def is_only_shown(self) -> bool:
         return self.text.startswith("# not run") or self.remark.startswith("not run")
+
+    @property
+    def is_long(self) -> bool:
+        return self.remark == "long"
+
+    @property
+    def numbers_vary(self) -> bool:
+        return self.remark in ("numbers vary", "long")
 
     @property
     def is_console(self) -> bool:

@@ -73,14 +73,13 @@ class Interpreter:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a block printed in place of the text from `start` to `end` of the page. shown: what stands there."""
+    """What code printed, and what the page shows behind it. source: the code, and all up to what is shown."""
 
     block: Block
-    command: str
+    where: str
+    source: str
     shown: str
     printed: str
-    start: int
-    end: int
 
 
 @contextlib.contextmanager
@@ -110,8 +109,8 @@ def _environment(tools: Path) -> dict[str, str]:
     }
 
 
-def run_page(page: Path, interpreter: Interpreter) -> list[Outcome]:
-    """Run all of a page. Fails at the first block that does not run to its good end."""
+def run_page(page: Path, interpreter: Interpreter, *, long: bool) -> list[Outcome]:
+    """Run all of a page, long blocks only where that is wanted. Fails at the first one that has no good end."""
     text = page.read_text()
     found: list[Outcome] = []
     with _place() as folder, tempfile.TemporaryDirectory() as tools:
@@ -121,7 +120,7 @@ def run_page(page: Path, interpreter: Interpreter) -> list[Outcome]:
                 where = f"{page.relative_to(ROOT)}:{block.line}"
                 if block.language == "python":
                     compile(block.text, where, "exec")
-                if not is_run(block):
+                if not is_run(block) or (block.is_long and not long):
                     continue
                 if block.title is not None:
                     (folder / block.title).parent.mkdir(parents=True, exist_ok=True)
@@ -132,7 +131,8 @@ def run_page(page: Path, interpreter: Interpreter) -> list[Outcome]:
                     printed = _told(interpreter.run(block.text, where), folder)
                     output = output_of(block, text)
                     if output is not None:
-                        found.append(Outcome(output, where, output.text, printed, output.start, output.end))
+                        source = text[block.start : output.start]
+                        found.append(Outcome(output, where, source, output.text, printed))
                 elif block.language == "sh":
                     _shell(block.text, folder, environment, where)
                 else:
@@ -144,12 +144,9 @@ def run_page(page: Path, interpreter: Interpreter) -> list[Outcome]:
 
 def _console(block: Block, folder: Path, environment: dict[str, str], where: str) -> list[Outcome]:
     found = []
-    at = block.start
     for command in commands(block):
-        begins = at + len("$ ") + len(command.line) + 1
-        at = begins + len(command.output)
         printed = _told(_shell(command.line, folder, environment, f"{where}: {command.line}"), folder)
-        found.append(Outcome(block, f"{where}: {command.line}", command.output, printed, begins, at))
+        found.append(Outcome(block, f"{where}: {command.line}", f"\n$ {command.line}\n", command.output, printed))
     return found
 
 

@@ -1,6 +1,6 @@
 """Writes what the code of pages really prints into the pages: `python -m tests.docs.update [PAGE…]`.
 
-An output that differs only by what changes from run to run stays as it is.
+A page whose outputs differ only by what changes from run to run stays as it is.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ from tests.processes import ROOT
 
 
 def updated(text: str, outcomes: list[Outcome]) -> str:
-    """The page with the outputs that came out."""
-    for outcome in reversed(outcomes):
-        if not alike(outcome.shown, outcome.printed, numbers_vary=outcome.block.remark == "numbers vary"):
-            # a blank line between two commands stays
-            gap = "\n" if outcome.shown.endswith("\n\n") or outcome.shown == "\n" else ""
-            text = (
-                text[: outcome.start]
-                + outcome.printed.strip("\n")
-                + "\n" * bool(outcome.printed.strip())
-                + gap
-                + (text[outcome.end :])
-            )
+    """The page with the outputs that came out, where the code and what it showed still stand in it, and only once.
+
+    All of them, so that an id is the same in all of a page; or none, if none is another than what is shown.
+    """
+    if all(alike(outcome.shown, outcome.printed, numbers_vary=outcome.block.numbers_vary) for outcome in outcomes):
+        return text
+    for outcome in outcomes:
+        old = outcome.source + outcome.shown
+        if text.count(old) != 1:
+            print(f"{outcome.where}: left as it is", file=sys.stderr)
+            continue
+        printed = outcome.printed.strip("\n") + "\n" * bool(outcome.printed.strip())
+        text = text.replace(old, outcome.source + printed)
     return text
 
 
@@ -35,17 +36,15 @@ def main(pages: list[Path]) -> int:
     interpreter = Interpreter()
     failed = 0
     for page in pages:
-        before = page.read_text()
         try:
-            after = updated(before, run_page(page, interpreter))
+            outcomes = run_page(page, interpreter, long=True)
         except AssertionError as error:
             print(f"{page.relative_to(ROOT)}: {error}", file=sys.stderr)
             failed += 1
             continue
-        if page.read_text() != before:
-            print(f"{page.relative_to(ROOT)} was changed meanwhile", file=sys.stderr)
-            failed += 1
-        elif after != before:
+        before = page.read_text()  # as it is now: somebody may have written to it meanwhile
+        after = updated(before, outcomes)
+        if after != before:
             page.write_text(after)
             print(f"updated {page.relative_to(ROOT)}")
     interpreter.close()
