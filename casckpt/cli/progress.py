@@ -29,6 +29,7 @@ class Watch:
         self._lock = threading.Lock()
         self._now = (doing, 0, 0)
         self._of = ""
+        self._ends = False
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._ended = False
@@ -60,32 +61,29 @@ class Watch:
             begins = stage != self._now[0]
             self._now = (stage, done, total)
             self._of = of
-            if begins and self._bar is not None and self._task is not None:
-                self._bar.reset(self._task)  # its rate is not that of the stage before
-            self._update()
+            if begins or (self._ends and not total):
+                self._begin()
+            else:
+                self._update()
+            self._ends = bool(total)
 
     def _show(self) -> None:
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-        from casckpt.cli.console import console
+        from casckpt.cli.progress_bar import made
 
         with self._lock:
-            if self._ended:
-                return
-            self._bar = Progress(
-                SpinnerColumn(),
-                TextColumn("{task.description}", markup=False),  # a file may be called "[red]"
-                BarColumn(bar_width=16),
-                TextColumn("{task.fields[figures]}"),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(compact=True),
-                console=console(stderr=True),
-                transient=True,
-            )
-            self._task = self._bar.add_task(self._now[0], total=None, figures="")
-            self._update()
-            self._bar.start()
+            if not self._ended:
+                self._bar = made(self._unit)
+                self._begin()
+                self._bar.start()
+
+    def _begin(self) -> None:
+        """A task for each stage: one that once had an end keeps it, and its rate is that of the stage before."""
+        if self._bar is None:
+            return
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+        self._task = self._bar.add_task(self._now[0], total=None)
+        self._update()
 
     def _update(self) -> None:
         if self._bar is None or self._task is None:
@@ -93,9 +91,6 @@ class Watch:
         stage, done, total = self._now
         description = f"{stage} {self._of}" if self._of else stage
         self._bar.update(self._task, description=description, completed=done, total=total or None)
-        speed = next(task.speed for task in self._bar.tasks if task.id == self._task)
-        rate = f", {amount(round(speed), self._unit)}/s" if speed and total else ""
-        self._bar.update(self._task, figures=f"{amount(done, self._unit)}{rate}" if total else "")
 
 
 def amount(count: int, unit: str) -> str:
