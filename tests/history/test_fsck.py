@@ -311,6 +311,20 @@ def test_a_tree_in_pages_names_the_path_of_the_page_that_is_lost(history, store)
     assert sorted(found.hurt.paths) == sorted(f"model.layer\\.{n}" for n in range(900) if n % 256 == 77)
 
 
+def test_what_may_stand_behind_damage_is_not_taken_for_unreferenced(history, store) -> None:
+    commit(history, {"model": {"w": A}})
+    for space in (Space.TREE, Space.CHUNK):
+        flip(store, space, keys(store, space)[0])
+    report = history.fsck(read_data=True)
+    assert set(report.counts) == {"damaged-tree", "damaged-chunk"}
+    flip(store, Space.TREE, keys(store, Space.TREE)[0])
+    flip(store, Space.NODE, keys(store, Space.NODE)[0])
+    put(store, Space.REF, b"branch/main", NOWHERE)
+    put(store, Space.REFLOG, bytes(8), None)
+    report = history.fsck(read_data=True)
+    assert set(report.counts) == {"dangling-ref", "damaged-node", "damaged-chunk"}
+
+
 def test_of_too_many_findings_the_first_are_kept_and_all_are_counted(history, store, monkeypatch) -> None:
     for module in ("findings", "structure", "data"):
         monkeypatch.setattr(f"casckpt.history.fsck.{module}.MAX_FINDINGS", 3)
@@ -452,6 +466,8 @@ def test_a_store_after_everything_that_is_done_to_stores_has_nothing_wrong(histo
         act()
         report = history.fsck(read_data=True)
         assert not errors(report), report
+        if act == history.gc:
+            assert set(report.counts) <= {"ref-at-pruned-commit"}  # the whole of a state's top is in use, too
     with Ingest(store, history.scheme, "none") as ingest:  # a save that never ends
         put_state(ingest, history, {"model": {"w": b"never" * 400}})
     report = history.fsck(read_data=True)
@@ -524,7 +540,7 @@ def test_a_damaged_chunk_that_is_collected_before_the_end_of_a_check_is_no_findi
         return data
 
     monkeypatch.setattr(check, "check_data", collected)
-    assert history.fsck(read_data=True).ok
+    assert not errors(history.fsck(read_data=True))
 
 
 def test_a_damaged_chunk_that_a_commit_comes_to_need_is_found_as_such(history, store, monkeypatch) -> None:
