@@ -22,7 +22,7 @@ from casckpt.errors import CorruptObjectError, StoreBusyError, StoreError, Store
 from casckpt.limits import MIB, WRITE_BATCH
 from casckpt.store import filesystem, openers
 from casckpt.store.aside import Aside, aside
-from casckpt.store.environment import COUNTER_KEY, Environment
+from casckpt.store.environment import COUNTER_KEY, KEPT_FREE, Environment
 from casckpt.store.locks import FileLock
 from casckpt.store.opening import COMPACTING, check_current, clear_compacting, exchange
 from casckpt.store.protocol import CompactReport, Progress, Space, StoreSize
@@ -41,10 +41,10 @@ Entry = tuple[memoryview, memoryview]
 
 
 def foresee(environment: Environment, size: StoreSize) -> CompactReport:
-    """What `compact` would give back, and who is in its way."""
+    """What `compact` would give back at least, and who is in its way."""
     began = time.monotonic()
     holders = _others(environment, openers.live(environment.path))
-    after = min(size.file, size.used)
+    after = min(size.file, size.used + size.used // 64 + KEPT_FREE)
     return CompactReport(dry_run=True, before=size.file, after=after, holders=holders, seconds=time.monotonic() - began)
 
 

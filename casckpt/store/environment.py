@@ -48,6 +48,8 @@ _BESIDE: Final = MIB
 # without a byte free not even a deletion could be committed. This much is there after a commit; it is taken in steps.
 _RESERVE: Final = 2 * MIB
 _RESERVE_STEP: Final = 2 * MIB
+KEPT_FREE: Final = _RESERVE + _RESERVE_STEP
+"""Bytes of the disk that a store holds beyond its last page, at most."""
 
 # Every environment with an open LMDB handle, for the child of a fork to find.
 _open: set[Environment] = set()

@@ -17,7 +17,7 @@ KILLED = -9
 BEFORE, AFTER = 0, -1
 """When a process is killed: instead of its n-th call, or after it."""
 
-# Each line that comes is `n what folder`. A forked child does the work on that folder, with its n-th change there failing
+# Each line is `n what folder`. A forked child does the work on that folder, with its n-th change there failing,
 # or its last; how it ended is the answer. The work calls `arm` where counting begins, and may `disarm`.
 _LOOP = """
 import ctypes, os, sys, traceback

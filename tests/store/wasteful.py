@@ -13,7 +13,7 @@ KEPT = 4
 """Commits on main, at the steps 0 to 3."""
 
 
-def state(step: int, size: int = 20_000, parts: int = 2) -> State:
+def state(step: int, size: int = 400_000, parts: int = 2) -> State:
     """The state of a step: a frozen run of bytes, and `parts` that are new in each step."""
     new = {f"layer {number}": Random(f"{step} {number}").randbytes(size // parts) for number in range(parts)}
     return {"model": {"frozen": Random("frozen").randbytes(size), **new}, "optimizer": {"m": b"%d" % step * 3}}
@@ -29,7 +29,7 @@ def commit_steps(history: History, first: int, last: int, **shape: int) -> None:
         commit(history, state(step, **shape), f"at {step}", step=step, time=10**18 + step)
 
 
-def waste(history: History, commits: int, **shape: int) -> None:
+def waste(history: History, commits: int = 3 * KEPT, **shape: int) -> None:
     """Commits on a branch that is taken away again, and collected."""
     home = history.current_branch
     history.switch("waste", create=True)
@@ -40,11 +40,11 @@ def waste(history: History, commits: int, **shape: int) -> None:
     assert history.gc().commits == commits
 
 
-def make(path: Path, chunk_size: int = 4096, **shape: int) -> None:
+def make(path: Path, chunk_size: int = 16384, **shape: int) -> None:
     """A store with `KEPT` commits, and the free pages of three times as many."""
     with open_history(path, chunk_size) as history:
         commit_steps(history, 0, KEPT, **shape)
-        waste(history, 3 * KEPT, **shape)
+        waste(history, **shape)
 
 
 def check(history: History, steps: int = KEPT, branch: str = "main", **shape: int) -> None:

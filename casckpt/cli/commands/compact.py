@@ -48,7 +48,7 @@ def _print(report: CompactReport) -> None:
     before, after = human_bytes(report.before), human_bytes(report.after)
     given = human_bytes(report.given_back)
     if report.dry_run:
-        click.echo(f"compact would give back about {given}: {before} on the disk, {after} of them in use")
+        click.echo(f"compact would give back {given} or more: {before} on the disk before, {after} at most then")
         for holder in report.holders:
             click.echo(f"in the way: {holder}")
     else:
