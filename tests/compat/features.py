@@ -6,6 +6,7 @@ The states are made from nothing that changes between releases of torch or numpy
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
 import casckpt
 from casckpt import Keep, Repository
@@ -34,6 +36,7 @@ class Feature:
     fill: Callable[[Repository], States]
     chunk_size: int = 1024
     codec: str = "auto"
+    backed_up: bool = False
 
 
 def noise(count: int, seed: int = 0) -> torch.Tensor:
@@ -186,6 +189,39 @@ def collected(repo: Repository) -> States:
     return kept
 
 
+def compacted(repo: Repository) -> States:
+    """The same, its file written anew without its free pages."""
+    kept = collected(repo)
+    repo.compact()
+    return kept
+
+
+def backup(repo: Repository) -> States:
+    """A store, of which the copy is kept that `backup` makes."""
+    repo.commit(small(1), "first", step=1)
+    repo.tag("v1")
+    repo.commit(small(2), "second", step=2)
+    return {"v1": small(1), "HEAD": small(2)}
+
+
+def imported(repo: Repository) -> States:
+    """Commits taken from files of other programs: torch.save, safetensors and npz, with what they say of themselves."""
+    weights = {"layer.bias": torch.ones(30), "layer.weight": torch.arange(900.0).reshape(30, 30)}
+    with tempfile.TemporaryDirectory() as folder:
+        old = Path(folder) / "old.pt"
+        torch.save({"model": weights, "step": 100}, old)
+        repo.import_file(old, "from torch.save", step=100)
+        save_file(weights, Path(folder) / "new.safetensors", metadata={"format": "pt", "by": "hand"})
+        repo.import_file(Path(folder) / "new.safetensors", part="model", step=200)
+        np.savez(Path(folder) / "arrays.npz", a=np.arange(5), b=np.eye(3, dtype=np.float32))
+        repo.import_file(Path(folder) / "arrays.npz", step=300)
+    return {
+        "step:100": {"model": weights, "step": 100},
+        "step:200": {"model": weights},
+        "step:300": {"a": torch.arange(5), "b": torch.eye(3)},
+    }
+
+
 FEATURES = {
     "history": Feature(history),
     "paged": Feature(paged),
@@ -198,11 +234,18 @@ FEATURES = {
     "chunks-1m": Feature(chunks, 1 << 20, "small"),
     "pruned": Feature(pruned),
     "collected": Feature(collected),
+    "compacted": Feature(compacted),
+    "backup": Feature(backup, backed_up=True),
+    "imported": Feature(imported),
 }
 
 
 def make(name: str, hash: str, path: Path) -> States:
     """A new store with one feature at `path`, closed again; returns what must come out of it."""
     feature = FEATURES[name]
-    with casckpt.open(path, hash=hash, chunk_size=feature.chunk_size, codec=feature.codec) as repo:
-        return feature.fill(repo)
+    first = path.with_name("original") if feature.backed_up else path
+    with casckpt.open(first, hash=hash, chunk_size=feature.chunk_size, codec=feature.codec) as repo:
+        kept = feature.fill(repo)
+        if feature.backed_up:
+            repo.backup(path)
+    return kept

@@ -54,6 +54,7 @@ def test_a_golden_store_can_be_written_to_and_collected_and_is_sound(
     name, path = golden
     state = next(state for state in reversed(expected[name].values()) if state is not None)
     with casckpt.open(path, create=False) as repo:
+        assert repo.fsck(read_data=True).ok
         made = repo.commit(state, "again")
         assert made.figures is not None and made.figures.new_chunks == 0
         repo.commit({"another": list(range(3000))}, "another")
@@ -61,6 +62,7 @@ def test_a_golden_store_can_be_written_to_and_collected_and_is_sound(
         repo.gc()
         assert_same(state, repo.load(made.id))
         assert_same({"another": list(range(3000))}, repo.load())
+        assert not repo.fsck(read_data=True).findings
     assert Store(path).check()["whole commits"] >= 1
 
 
