@@ -526,3 +526,16 @@ def test_what_the_next_opening_needs_is_checked(history, key, value, id) -> None
         else:
             transaction.put(key, value, db=databases[Space.META])
     assert set(history.fsck().counts) == {id}
+
+
+def test_a_compacted_store_and_a_backup_have_no_fault(history, tmp_path) -> None:
+    history.backup(str(tmp_path / "copy"))
+    history.compact()
+    assert not history.fsck(read_data=True).findings
+    commit(history, {"model": {"w": b"after" * 3000}})
+    history.gc()
+    assert not history.fsck(read_data=True).findings
+    with History(open_store(tmp_path / "copy", create=False)) as copy:
+        assert not copy.fsck(read_data=True).findings
+        commit(copy, {"model": {"w": b"after" * 3000}})
+        assert not copy.fsck(read_data=True).findings
