@@ -58,15 +58,26 @@ class Model(nn.Module):
         return functional.linear(self.norm(found), self.embedding.weight)
 
 
-def train(folder: Path, checkpoints: int, width: int, vocabulary: int = VOCABULARY) -> list[float]:
-    """Train, and write `step_N.pt` every `BETWEEN` updates; returns the losses at these."""
+def train(
+    folder: Path, checkpoints: int, width: int, vocabulary: int = VOCABULARY, between: int = BETWEEN
+) -> list[float]:
+    """Train, and write `step_N.pt` every `between` updates; returns the losses at these."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # matrices so small gain nothing from more
+    try:
+        return _train(folder, checkpoints, width, vocabulary, between)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _train(folder: Path, checkpoints: int, width: int, vocabulary: int, between: int) -> list[float]:
     torch.manual_seed(0)
     model = Model(width, vocabulary)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-3, betas=(0.9, 0.95))
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, checkpoints * BETWEEN)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, checkpoints * between)
     losses = []
-    for step in range(1, checkpoints * BETWEEN + 1):
+    for step in range(1, checkpoints * between + 1):
         start = torch.randint(WORDS, (4, 1))
         tokens = (start + 7 * torch.arange(17)) % WORDS
         loss = functional.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
@@ -74,7 +85,7 @@ def train(folder: Path, checkpoints: int, width: int, vocabulary: int = VOCABULA
         loss.backward()
         optimizer.step()
         scheduler.step()
-        if step % BETWEEN == 0:
+        if step % between == 0:
             losses.append(loss.item())
             torch.save(
                 {
@@ -99,7 +110,6 @@ def check(repo: casckpt.Repository, folder: Path, steps: list[int]) -> None:
 
 
 def run(checkpoints: int, width: int) -> tuple[ImportReport, dict[str, object]]:
-    torch.set_num_threads(1)  # matrices so small gain nothing from more
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "run"
         folder.mkdir()
