@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Final
 
 from casckpt.errors import ExportError
+from casckpt.store.filesystem import sync_folder, sync_parent
 from casckpt.tensors.formats import safetensors_file
 from casckpt.tensors.formats.folder import is_side_name
 from casckpt.tensors.formats.packing import Packed, Piece
 from casckpt.tensors.formats.recognise import INDEX
-from casckpt.tensors.formats.replace import Progress, check_room, sync_folder, temporary_name, typed, written
+from casckpt.tensors.formats.replace import Progress, already_there, check_room, temporary_name, typed, written
 from casckpt.tensors.formats.swap import exchange
 
 WEIGHTS: Final = "model.safetensors"
@@ -88,8 +89,12 @@ def write_weights(
     plan: Sequence[tuple[str, list[Piece], dict[str, str]]],
     name: str,
     progress: Progress | None,
+    *,
+    overwrite: bool,
 ) -> list[str]:
     """Write the files of a plan into a folder, the index last; returns their names.
+
+    overwrite: a file that is all of it may replace another.
 
     Raises:
         ExportError, ExportFullError: the files written so far are gone again.
@@ -101,13 +106,14 @@ def write_weights(
     try:
         for file, pieces, metadata in plan:
             step = None if progress is None else _from(progress, before, total)
-            with written(folder / file, sum(piece.nbytes for piece in pieces), step) as writer:
-                made.append(file)
+            size = sum(piece.nbytes for piece in pieces)
+            with written(folder / file, size, step, overwrite=overwrite and len(plan) == 1) as writer:
                 safetensors_file.write_pieces(writer, pieces, metadata, str(folder / file))
+            made.append(file)
             before += writer.written
         if len(plan) > 1:
             raw = index_of(packed, plan)
-            with written(folder / f"{name}{INDEX}", len(raw)) as writer:
+            with written(folder / f"{name}{INDEX}", len(raw), overwrite=False) as writer:
                 writer.write(raw)
             made.append(f"{name}{INDEX}")
     except BaseException:
@@ -148,6 +154,7 @@ def write_folder(
     files: Mapping[str, bytes],
     own: Mapping[str, str],
     most: int | None,
+    overwrite: bool,
     progress: Progress | None,
 ) -> list[str]:
     """Write a whole folder beside its target, and put it there; returns the names of its files.
@@ -160,17 +167,19 @@ def write_folder(
     try:
         with typed(target):
             part.mkdir()
-        made = write_weights(part, packed, plan, WEIGHTS, progress)
+        made = write_weights(part, packed, plan, WEIGHTS, progress, overwrite=False)
         for name, raw in files.items():
-            with written(part / name, len(raw)) as writer:
+            with written(part / name, len(raw), overwrite=False) as writer:
                 writer.write(raw)
         with typed(target):
             sync_folder(part)
+        check_folder(target, overwrite)  # it took a while
+        with typed(target):
             exchange(part, target)
-            sync_folder(target.parent)
+            sync_parent(target.parent)
     finally:
         if part.is_dir():  # what was written, or what was replaced
-            shutil.rmtree(part)
+            shutil.rmtree(part, ignore_errors=True)
     return [*made, *files]
 
 
@@ -189,11 +198,7 @@ def check_folder(target: Path, overwrite: bool) -> Path:
         raise ExportError("is a file, where a folder is to be written", file=str(target))
     entries = sorted(entry.name for entry in os.scandir(place))
     if entries and not overwrite:
-        raise ExportError(
-            "is there already",
-            file=str(target),
-            remedy="choose another name, or overwrite it (--overwrite, overwrite=True)",
-        )
+        raise already_there(target)
     weights = any(name.endswith((".safetensors", ".bin")) for name in entries)
     if entries and (not weights or any(not (place / name).is_file() for name in entries)):
         raise ExportError(

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all: written under a temporary name beside their target, synced, then renamed.
 
-Whatever goes wrong, the temporary file is gone and what was at the target before is untouched.
+Whatever goes wrong, what was at the target before is untouched, and the temporary file is gone; only a process that is
+killed leaves it there, hidden, as `.NAME.….part`.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from casckpt.errors import ExportError, ExportFullError
+from casckpt.store.filesystem import free_bytes, sync_parent
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -22,42 +24,53 @@ Progress = Callable[[str, int, int], None]
 """Called with the stage, and the bytes done and in all (0: not known)."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-# Between two calls of a progress at least so many bytes are written.
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
+_ROOM = "free some space, or export to another disk"
+# Bytes handed to the system at once; between two calls progress is told.
 _STEP = 8 << 20
 
 
 class Writer:
-    """A file under its temporary name. file: its target, for messages. Never raises what the disk says but typed."""
+    """A file under its temporary name, `part`. written: bytes so far. Raises as `typed` does."""
 
-    def __init__(self, file: Path, part: Path, handle: BinaryIO, total: int, progress: Progress | None) -> None:
+    def __init__(self, target: Path, part: Path, descriptor: int, total: int, progress: Progress | None) -> None:
         self.part = part
         self.written = 0
-        self._file = file
-        self._handle = handle
+        self._target = target
+        self._descriptor = descriptor
         self._total = total
         self._progress = progress
 
     def write(self, data: Buffer) -> int:
-        """Write all of it; large buffers piece by piece, so that progress is seen."""
+        """Write all of it, and tell the progress; returns its length in bytes."""
         view = memoryview(data).cast("B")
         for start in range(0, len(view), _STEP):
             piece = view[start : start + _STEP]
-            with typed(self._file):
-                self._handle.write(piece)
+            with typed(self._target):
+                write_all(self._descriptor, piece)
             self.written += len(piece)
             if self._progress is not None:
-                self._progress(f"writing {self._file.name}", self.written, self._total)
+                self._progress(f"writing {self._target.name}", self.written, max(self._total, self.written))
         return len(view)
 
     def sync(self) -> None:
         """Have all of it on the disk."""
-        with typed(self._file):
-            self._handle.flush()
-            os.fsync(self._handle.fileno())
+        with typed(self._target):
+            os.fsync(self._descriptor)
+
+
+def write_all(descriptor: int, data: memoryview) -> None:
+    """Write all of it.
+
+    Raises:
+        OSError
+    """
+    while data:
+        data = data[os.write(descriptor, data) :]
 
 
 @contextmanager
-def typed(file: Path) -> Iterator[None]:
+def typed(target: Path) -> Iterator[None]:
     """What the system says of writing a file, as our own errors.
 
     Raises:
@@ -67,10 +80,8 @@ def typed(file: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            raise ExportFullError(
-                "no room on the disk for it", file=str(file), remedy="free some space, or export to another disk"
-            ) from error
-        raise ExportError(f"cannot be written: {error.strerror or error}", file=str(file)) from error
+            raise ExportFullError("no room on the disk for it", file=str(target), remedy=_ROOM) from error
+        raise ExportError(f"cannot be written: {error.strerror or error}", file=str(target)) from error
 
 
 def check_room(folder: Path, needed: int) -> None:
@@ -80,16 +91,24 @@ def check_room(folder: Path, needed: int) -> None:
         ExportFullError
     """
     with typed(folder):
-        disk = os.statvfs(folder)
-    available = disk.f_bavail * disk.f_frsize
+        available = free_bytes(folder)
     if needed > available:
         raise ExportFullError(
             f"{needed} bytes are needed on the disk, {available} are free",
             file=str(folder),
             needed=needed,
             available=available,
-            remedy="free some space, or export to another disk",
+            remedy=_ROOM,
         )
+
+
+def already_there(target: Path) -> ExportError:
+    """The error for a target that may not be replaced."""
+    return ExportError(
+        "is there already",
+        file=str(target),
+        remedy="choose another name, or overwrite it (--overwrite, overwrite=True)",
+    )
 
 
 def check_target(target: Path, overwrite: bool) -> Path:
@@ -102,11 +121,9 @@ def check_target(target: Path, overwrite: bool) -> Path:
     if place.is_dir():
         raise ExportError("is a folder", file=str(target), remedy="name a file in it")
     if place.exists() and not overwrite:
-        raise ExportError(
-            "is there already",
-            file=str(target),
-            remedy="choose another name, or overwrite it (--overwrite, overwrite=True)",
-        )
+        raise already_there(target)
+    if place.exists() and not place.is_file():
+        raise ExportError("is no regular file, and is not replaced", file=str(target))
     if not place.parent.is_dir():
         raise ExportError("its folder is not there", file=str(target), remedy=f"make {place.parent} first")
     return place
@@ -114,12 +131,14 @@ def check_target(target: Path, overwrite: bool) -> Path:
 
 def temporary_name(target: Path) -> Path:
     """A name beside a target that nobody has."""
-    return target.parent / f".{target.name[:100]}.{uuid.uuid4().hex[:12]}.part"
+    return target.parent / f".{target.name[:60]}.{uuid.uuid4().hex[:12]}.part"
 
 
 @contextmanager
-def written(target: Path, total: int, progress: Progress | None = None) -> Iterator[Writer]:
-    """A new file that takes the place of `target` when the block ends well. total: bytes it will have, as far as known.
+def written(target: Path, total: int, progress: Progress | None = None, *, overwrite: bool) -> Iterator[Writer]:
+    """A new file that is at `target` when the block has ended well. total: bytes it will have, as far as known.
+
+    overwrite: what is there by then is replaced; else that is an error.
 
     Raises:
         ExportFullError, ExportError
@@ -128,23 +147,29 @@ def written(target: Path, total: int, progress: Progress | None = None) -> Itera
     part = temporary_name(target)
     try:
         with typed(target):
-            handle = part.open("xb")
-        with handle:
-            writer = Writer(target, part, handle, total, progress)
+            descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            writer = Writer(target, part, descriptor, total, progress)
             yield writer
             writer.sync()
+        finally:
+            os.close(descriptor)
         with typed(target):
-            part.replace(target)
-            sync_folder(target.parent)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the names in a folder on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
+            _put(part, target, overwrite)
+            sync_parent(target.parent)
     finally:
-        os.close(descriptor)
+        part.unlink(missing_ok=True)
+
+
+def _put(part: Path, target: Path, overwrite: bool) -> None:
+    if overwrite:
+        part.replace(target)
+        return
+    try:
+        target.hardlink_to(part)  # unlike a rename it never replaces what came there meanwhile
+    except FileExistsError as error:
+        raise already_there(target) from error
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        part.replace(target)  # a file system without links

@@ -22,7 +22,7 @@ from casckpt.tensors.formats.torch_read import load_weights_only, read_torch
 from casckpt.tensors.memory import records
 
 
-def write_torch(state: Any, target: Path, progress: Progress | None) -> tuple[int, int]:
+def write_torch(state: Any, target: Path, progress: Progress | None, *, overwrite: bool) -> tuple[int, int]:
     """Write a state by torch.save, and read it back before it counts; returns the bytes and the number of tensors.
 
     Raises:
@@ -32,7 +32,7 @@ def write_torch(state: Any, target: Path, progress: Progress | None) -> tuple[in
     flat = flatten(state)
     check_torch(state)
     total = sum(span.length for span in flat.spans)
-    with written(target, total, progress) as writer:
+    with written(target, total, progress, overwrite=overwrite) as writer:
         output = _Quiet(writer)
         try:
             torch.save(state, cast(IO[bytes], output))
@@ -60,14 +60,14 @@ class _Quiet:
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
-        self._error: CasckptError | None = None
+        self._error: BaseException | None = None
 
     def write(self, data: Any) -> int:
         """Write, or only count once something went wrong."""
         if self._error is None:
             try:
                 self._writer.write(data)
-            except CasckptError as error:
+            except BaseException as error:  # an interrupt too
                 self._error = error
         return len(data)
 

@@ -17,8 +17,6 @@ from casckpt.tensors.formats.pretrained import (
     check_folder,
     check_side_files,
     plan_weights,
-    shard_names,
-    shards_of,
     write_folder,
     write_weights,
 )
@@ -83,13 +81,13 @@ def write_state(
         return _write_pretrained(state, path, own, max_shard_size, overwrite, progress)
     target = check_target(path, overwrite)
     if format == "torch":
-        size, tensors = write_torch(state, target, progress)
+        size, tensors = write_torch(state, target, progress, overwrite=overwrite)
         return ExportReport((str(target),), size, tensors)
     reserved = npz_file.RESERVED if format == "npz" else safetensors_file.RESERVED
     packed = pack(flatten(state), reserved)
     if format == "npz":
         npz_file.check(packed)
-        with written(target, npz_file.size_of(packed), progress) as writer:
+        with written(target, npz_file.size_of(packed), progress, overwrite=overwrite) as writer:
             npz_file.write_npz(writer, packed)
         return ExportReport((str(target),), writer.written, len(packed.pieces))
     return _write_safetensors(packed, target, own, max_shard_size, overwrite, progress)
@@ -107,7 +105,7 @@ def _write_safetensors(
                     file=str(target.parent / name),
                     remedy="choose another name, or export a whole folder by format='pretrained'",
                 )
-    made = write_weights(target.parent, packed, plan, target.name, progress)
+    made = write_weights(target.parent, packed, plan, target.name, progress, overwrite=overwrite)
     if len(plan) > 1 and overwrite:
         target.unlink(missing_ok=True)  # readers would take the old file for the weights
     return _report(target.parent, made, packed)
@@ -123,13 +121,10 @@ def _write_pretrained(
         weights = state["model"]
         files = check_side_files(state.get("files", {}), target)
     packed = pack(flatten(weights), safetensors_file.RESERVED)
-    made = write_folder(target, packed, files, own, DEFAULT_SHARD_SIZE if most is None else most, progress)
+    made = write_folder(target, packed, files, own, DEFAULT_SHARD_SIZE if most is None else most, overwrite, progress)
     return _report(target, made, packed, () if CONFIG in files else (_NO_CONFIG,))
 
 
 def _report(folder: Path, made: list[str], packed: Packed, notes: tuple[str, ...] = ()) -> ExportReport:
     paths = [folder / name for name in made]
     return ExportReport(tuple(map(str, paths)), sum(path.stat().st_size for path in paths), len(packed.pieces), notes)
-
-
-__all__ = ["ExportReport", "choose_format", "shard_names", "shards_of", "write_state"]
