@@ -104,8 +104,8 @@ class Pages:
 class CompactReport:
     """What compact did, or with `dry_run` would do.
 
-    before, after: bytes that the disk holds for the file; with `dry_run`, the latter at most. holders: with `dry_run`, a
-    line for each other process that has the store open, and so is in the way.
+    before, after: bytes that the disk holds for the file; with `dry_run`, the latter at most. holders: with `dry_run`,
+    a line for each other process that has the store open, and so is in the way.
     """
 
     dry_run: bool

@@ -484,16 +484,17 @@ def test_whoever_comes_meanwhile_waits_and_goes_on_with_the_new_file(
         with begun as writer:
             writer.put(Space.REF, b"tag/late", bytes.fromhex(history.resolve().id))
 
-    with ThreadPoolExecutor(5) as pool, Held(history, pool, monkeypatch) as held:
-        with (
-            waiting(history, lambda: check(other), pool) as reading,
-            waiting(history, write, pool) as writing,
-            waiting(history, lambda: open_history(history.path).close(), pool) as opening_it,
-        ):
-            held.on.set()
-            assert held.done.result(60).given_back > 0
-            for future in (reading, writing, opening_it):
-                future.result(60)
+    with (
+        ThreadPoolExecutor(5) as pool,
+        Held(history, pool, monkeypatch) as held,
+        waiting(history, lambda: check(other), pool) as reading,
+        waiting(history, write, pool) as writing,
+        waiting(history, lambda: open_history(history.path).close(), pool) as opening_it,
+    ):
+        held.on.set()
+        assert held.done.result(60).given_back > 0
+        for future in (reading, writing, opening_it):
+            future.result(60)
     assert any(ref.name == "late" for ref in history.refs())
     other.close()
     goes_on(history)
