@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -64,23 +65,26 @@ def command(session: Session, read_data: bool, read_data_subset: str | None, acc
     """
     if read_data and read_data_subset is not None:
         raise click.UsageError("--read-data reads all; it does not go with --read-data-subset")
-    report, code = _check(session, read_data, read_data_subset, accept_loss)
+    path = str(Path(session.store_path()).expanduser().resolve())
+    report, code = _check(session, path, read_data, read_data_subset, accept_loss)
     if session.json:
-        document.write({"path": session.store_path(), "ok": report.ok, **asdict(report)})
+        document.write({"path": path, "ok": report.ok, **asdict(report)})
     else:
-        _print(session.store_path(), report)
+        _print(path, report)
     if code:
         raise click.exceptions.Exit(code)
 
 
-def _check(session: Session, read_data: bool, subset: str | None, accept_loss: bool) -> tuple[FsckReport, int]:
+def _check(
+    session: Session, path: str, read_data: bool, subset: str | None, accept_loss: bool
+) -> tuple[FsckReport, int]:
     """The report, and the exit code."""
     from casckpt.history.fsck.findings import finding
     from casckpt.history.fsck.report import unopened
     from casckpt.history.maintained import Maintained
 
     try:
-        store, lost = _open(session, accept_loss)
+        store, lost = _open(session, path, accept_loss)
     except CasckptError as error:
         report = unopened(error)
         if report is None:
@@ -94,11 +98,10 @@ def _check(session: Session, read_data: bool, subset: str | None, accept_loss: b
     return report, 0 if report.ok else CorruptObjectError.exit_code
 
 
-def _open(session: Session, accept_loss: bool) -> tuple[Store, str]:
+def _open(session: Session, path: str, accept_loss: bool) -> tuple[Store, str]:
     """The store, and the loss that was accepted, in words, or ""."""
     from casckpt.store.lmdb_store import open_store
 
-    path = session.store_path()
     try:
         return open_store(path, create=False), ""
     except HistoryLostError as error:
