@@ -92,10 +92,9 @@ class Search:
             except DAMAGE:
                 top = None
             if top is not None and top.entries is not None:
-                found = frozenset({(Kind.TREE, oid) for oid in top.ids} & self._wanted)
                 kept = Map(tuple([(key, item) for key, item in top.entries if key not in released]))
                 self._walk(kept, "")
-                return found.union(*[self._in_value(item, 0) for _, item in kept.entries])
+                return _NONE.union(*[self._in_value(item, 0) for _, item in kept.entries])
         self._walk(TreeRef(root), "")
         return self._in_tree(root, 0)
 
