@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 
 from casckpt.errors import CasckptError, CorruptObjectError, MissingObjectError, StoreClosedError
+from casckpt.history.fetch import Objects
 from casckpt.history.fsck import check
 from casckpt.history.fsck.findings import SORTS
 from casckpt.history.fsck.report import FsckReport
@@ -605,6 +606,15 @@ def test_a_store_that_is_closed_meanwhile_is_an_error_and_no_finding(history, st
     monkeypatch.setattr(check, "check_records", closed)
     with pytest.raises(StoreClosedError):
         history.fsck()
+    monkeypatch.undo()
+
+    def ended(*arguments):
+        raise StoreClosedError("it is closed")
+
+    for read in ("commit", "tree", "node"):
+        with monkeypatch.context() as patch, pytest.raises(StoreClosedError):
+            patch.setattr(Objects, read, ended)
+            history.fsck()
 
 
 def test_where_lmdb_cannot_read_on_that_is_a_finding(history, store, monkeypatch) -> None:

@@ -12,13 +12,14 @@ import pytest
 from casckpt.errors import CasckptError
 from casckpt.history.fsck.findings import SORTS
 from casckpt.history.fsck.report import FsckReport
+from casckpt.history.records import reflog_next
 from casckpt.history.repository import History
 from casckpt.store.layout import BIG, BRANCH, EMPTY, HEAD_SIZE, LEAF, META, NODE, PAGE, TREE, Head, Tree, read_head
 from casckpt.store.layout import read_tree as tree_of
 from casckpt.store.lmdb_store import LmdbReader, LmdbStore, open_store
 from casckpt.store.protocol import Space
 from tests.history.world import commit, load
-from tests.processes import run
+from tests.processes import Program, run
 
 SIZE = 4096
 
@@ -539,3 +540,54 @@ def test_a_compacted_store_and_a_backup_have_no_fault(history, tmp_path) -> None
         assert not copy.fsck(read_data=True).findings
         commit(copy, {"model": {"w": b"after" * 3000}})
         assert not copy.fsck(read_data=True).findings
+
+
+def test_a_file_that_is_short_and_healthy_has_no_fault(history, file) -> None:
+    with history.store.write(durable=True, room=None) as writer:  # pages that are taken and given back are not written
+        writer.put(Space.PIN, b"passing", b"v" * 4_000_000)
+        writer.delete(Space.PIN, b"passing")
+    assert file.path.stat().st_size < (file.head.last_page + 1) * SIZE
+    report = history.fsck(read_data=True)
+    assert not report.findings and report.looked.pages == file.head.last_page + 1
+
+
+BESIDE = """
+import sys
+from casckpt.history.repository import History
+from casckpt.history.retention import Keep
+from casckpt.store.lmdb_store import open_store
+from tests.history.world import commit
+
+with History(open_store(sys.argv[1])) as history:
+    print("began", flush=True)
+    number = 0
+    while True:
+        number += 1
+        commit(history, {"model": {"w": bytes([number % 7]) * 20_000, "v": number.to_bytes(4, "big") * 3000}})
+        if number % 3 == 0:
+            history.prune(Keep(last=2))
+        if number % 4 == 0:
+            history.rollback("HEAD~1")
+            history.expire_reflog()
+        if number % 5 == 0:
+            history.tag(f"t{number}")
+            history.delete_tag(f"t{number}")
+        history.gc()
+"""
+
+
+def test_a_check_beside_a_process_that_writes_and_collects_finds_nothing_wrong(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("casckpt.history.fsck.data.CHECK_KEYS", 20)
+    with History(open_store(tmp_path / "s", chunk_size=256)) as history:
+        commit(history, {"model": {"w": b"begin" * 100}})
+        with Program(BESIDE, tmp_path / "s") as writer:
+            assert writer.line() == "began"
+            checks = moves = 0
+            while checks < 40 or moves < 60:
+                report = history.fsck(read_data=True)
+                assert not report.number("error") + report.number("warning"), report
+                assert not report.stopped and report.looked.commits
+                checks += 1
+                with history.store.read() as reader:
+                    moves = reflog_next(reader)
+        assert not history.fsck(read_data=True).number("error")  # the writer was killed
