@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from casckpt.errors import ExportError, ReleasedPartError
-from casckpt.history.commits import Commit
 from casckpt.history.records import check_not_pruned, get_mark
 from casckpt.objects.paths import Globs, child, escape, select
 from casckpt.objects.tree import expand, shallow
 from casckpt.objects.values import METADATA, Map, Typed, Value
+from casckpt.tensors.formats.metadata import metadata_of
 from casckpt.tensors.formats.replace import Progress
 from casckpt.tensors.formats.write import ExportReport, choose_format, write_state
 from casckpt.tensors.load import read, read_value
@@ -57,18 +57,11 @@ def export(
         state,
         target,
         chosen,
-        metadata=_metadata(commit),
+        metadata=metadata_of(commit.meta),
         max_shard_size=max_shard_size,
         overwrite=overwrite,
         progress=progress,
     )
-
-
-def _metadata(commit: Commit) -> dict[str, str]:
-    found = commit.meta.get("file_metadata")
-    if not isinstance(found, dict):
-        return {}
-    return {key: text for key, text in found.items() if isinstance(text, str)}
 
 
 def _entries(value: Value) -> Map | None:

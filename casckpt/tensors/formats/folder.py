@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Any, Final
@@ -14,8 +15,9 @@ from typing import Any, Final
 from casckpt.errors import ImportFormatError
 from casckpt.limits import MAX_INDEX, MAX_SIDE_FILE, MAX_SIDE_FILES
 from casckpt.tensors.formats import safetensors_file
+from casckpt.tensors.formats.metadata import kept_metadata
 from casckpt.tensors.formats.recognise import INDEX
-from casckpt.tensors.formats.safetensors_file import Contents, own_metadata, read_contents, to_state
+from casckpt.tensors.formats.safetensors_file import Contents, only_once, read_contents, to_state
 from casckpt.tensors.formats.source import Imported
 from casckpt.tensors.formats.torch_read import read_torch
 
@@ -31,6 +33,12 @@ _WEIGHTS: Final = (
     "diffusion_pytorch_model.safetensors.index.json",
     "diffusion_pytorch_model.bin",
 )
+# The same weights once more, for other frameworks or as they were saved before safetensors.
+_AGAIN: Final = re.compile(
+    r"pytorch_model(-\d+-of-\d+)?\.bin(\.index\.json)?|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|"
+    r"tf_model(-\d+-of-\d+)?\.h5(\.index\.json)?|flax_model(-\d+-of-\d+)?\.msgpack(\.index\.json)?|"
+    r"rust_model\.ot|model\.onnx"
+)
 TRAINER_STATE: Final = "trainer_state.json"
 # What Trainer saves beside the weights, by the keys under which it is taken in.
 _TRAINING: Final = {"optimizer": "optimizer.pt", "scheduler": "scheduler.pt", "scaler": "scaler.pt"}
@@ -39,12 +47,12 @@ _RNG: Final = "rng_state.pth"
 
 def is_side_name(name: object) -> bool:
     """Whether a name is that of a file directly in a folder, and no way out of it."""
-    return (
-        isinstance(name, str)
-        and name not in ("", ".", "..")
-        and not any(char in name for char in "/\\\0:")
-        and len(os.fsencode(name)) <= 255
-    )
+    if not isinstance(name, str) or name in ("", ".", "..") or any(char in name for char in "/\\\0"):
+        return False
+    try:
+        return len(os.fsencode(name)) <= 255
+    except UnicodeEncodeError:
+        return False
 
 
 def read_folder(path: Path) -> Imported:
@@ -54,7 +62,8 @@ def read_folder(path: Path) -> Imported:
         ImportFormatError: it holds no weights, or something in it cannot be read.
     """
     try:
-        names = sorted(entry.name for entry in os.scandir(path) if entry.is_file())
+        entries = sorted(os.scandir(path), key=lambda entry: entry.name)
+        names = [entry.name for entry in entries if entry.is_file()]
     except OSError as error:
         raise ImportFormatError(f"cannot be read: {error.strerror}", file=str(path)) from error
     weights = next((name for name in _WEIGHTS if name in names), None)
@@ -67,19 +76,13 @@ def read_folder(path: Path) -> Imported:
     trainer = TRAINER_STATE in names
     if trainer:
         used |= _read_training(path, names, state)
-    files = {name: name for name in names if name not in used and not _is_other_weights(name)}
-    state["files"] = _side_files(path, list(files))
+    state["files"] = _side_files(path, [name for name in names if name not in used and not _AGAIN.fullmatch(name)])
+    taken = used | set(state["files"])
+    left_out = [entry.name for entry in entries if entry.name not in taken]
+    if left_out:
+        meta["left_out"] = left_out
     step = _step(path / TRAINER_STATE, state["files"]) if trainer else None
     return Imported(state, "trainer" if trainer else "pretrained", meta, step)
-
-
-def _is_other_weights(name: str) -> bool:
-    """Whether a file holds the same weights once more, in another form."""
-    return (
-        name in _WEIGHTS
-        or name.endswith((".safetensors", ".msgpack", ".h5", ".onnx", ".gguf"))
-        or (name.startswith("pytorch_model") and name.endswith(".bin"))
-    )
 
 
 def _read_training(path: Path, names: list[str], state: dict[str, Any]) -> set[str]:
@@ -164,19 +167,13 @@ def read_weights(path: Path) -> tuple[Any, dict[str, object], set[str]]:
             raise ImportFormatError("a shard that is no dict of tensors", file=str(path.parent / shard))
         state.update(part)
     _check_complete(path, places, set(state))
-    return {name: state[name] for name in places}, {}, {path.name, *shards}
-
-
-def kept_metadata(contents: Contents) -> dict[str, object]:
-    """What a commit says of a file's own metadata."""
-    own = own_metadata(contents)
-    return {"file_metadata": own} if own else {}
+    return {name: state[name] for name in dict.fromkeys((*places, *state))}, {}, {path.name, *shards}
 
 
 def _index(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """The metadata of an index, and for each tensor the shard that it is in."""
     try:
-        found = json.loads(read_bounded(path, MAX_INDEX))
+        found = json.loads(read_bounded(path, MAX_INDEX), object_pairs_hook=only_once)
         metadata, places = found.get("metadata", {}), found["weight_map"]
     except (ValueError, LookupError, AttributeError, RecursionError) as error:
         raise ImportFormatError(f"no index of weights: {error}", file=str(path)) from error

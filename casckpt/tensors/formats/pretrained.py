@@ -18,8 +18,7 @@ from casckpt.tensors.formats.recognise import INDEX
 from casckpt.tensors.formats.replace import Progress, already_there, check_room, temporary_name, typed, written
 from casckpt.tensors.formats.swap import exchange
 
-WEIGHTS: Final = "model.safetensors"
-CONFIG: Final = "config.json"
+_CONFIGS: Final = ("config.json", "adapter_config.json")
 # Shards are numbered by five digits.
 _MOST_SHARDS: Final = 99_999
 
@@ -143,9 +142,21 @@ def check_side_files(files: object, target: Path) -> dict[str, bytes]:
                 file=str(target),
                 remedy="export a part: part=…",
             )
-        if name.startswith("model") and name.endswith((".safetensors", f".safetensors{INDEX}")):
-            raise ExportError(f'{name!r} under "files" has the name of the weights', file=str(target))
     return dict(files)
+
+
+def weights_name(files: Mapping[str, bytes]) -> str:
+    """What the library that wrote the files beside them calls weights: transformers, peft or diffusers."""
+    if "adapter_config.json" in files and "config.json" not in files:
+        return "adapter_model.safetensors"
+    if b'"_diffusers_version"' in files.get("config.json", b""):
+        return "diffusion_pytorch_model.safetensors"
+    return "model.safetensors"
+
+
+def has_config(files: Mapping[str, bytes]) -> bool:
+    """Whether from_pretrained finds what it needs beside the weights."""
+    return any(name in files for name in _CONFIGS)
 
 
 def write_folder(
@@ -162,12 +173,16 @@ def write_folder(
     Raises:
         ExportError, ExportFullError: what was at the target is untouched.
     """
-    plan = plan_weights(packed, WEIGHTS, own, most, target)
+    weights = weights_name(files)
+    plan = plan_weights(packed, weights, own, most, target)
+    for name in (*(file for file, _, _ in plan), f"{weights}{INDEX}"):
+        if name in files:
+            raise ExportError(f'{name!r} under "files" has the name of weights', file=str(target))
     part = temporary_name(target)
     try:
         with typed(target):
             part.mkdir()
-        made = write_weights(part, packed, plan, WEIGHTS, progress, overwrite=False)
+        made = write_weights(part, packed, plan, weights, progress, overwrite=False)
         for name, raw in files.items():
             with written(part / name, len(raw), overwrite=False) as writer:
                 writer.write(raw)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from os import PathLike
 from pathlib import Path
 
-from casckpt.tensors.formats.folder import kept_metadata, read_folder, read_weights
+from casckpt.tensors.formats.folder import read_folder, read_weights
+from casckpt.tensors.formats.metadata import kept_metadata
 from casckpt.tensors.formats.npz_file import read_npz
 from casckpt.tensors.formats.recognise import recognise
 from casckpt.tensors.formats.safetensors_file import read_contents, to_state

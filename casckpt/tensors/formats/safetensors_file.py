@@ -189,13 +189,14 @@ def _header(path: Path) -> dict[str, Any]:
         raw = file.read(length)
     if len(raw) != length:
         raise ValueError("it ends in its header")
-    fields = json.loads(raw, object_pairs_hook=_only_once)
+    fields = json.loads(raw, object_pairs_hook=only_once)
     if not isinstance(fields, dict):
         raise ValueError("a header that is no object")
     return fields
 
 
-def _only_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def only_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, as an object_pairs_hook; of two values under one name each reader would take another."""
     made = dict(pairs)
     if len(made) != len(pairs):
         raise ValueError("a name stands in it twice")

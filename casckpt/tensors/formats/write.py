@@ -13,9 +13,9 @@ from casckpt.tensors.flatten import flatten
 from casckpt.tensors.formats import npz_file, safetensors_file
 from casckpt.tensors.formats.packing import Packed, pack
 from casckpt.tensors.formats.pretrained import (
-    CONFIG,
     check_folder,
     check_side_files,
+    has_config,
     plan_weights,
     write_folder,
     write_weights,
@@ -120,9 +120,10 @@ def _write_pretrained(
     if isinstance(state, Mapping) and isinstance(state.get("model"), Mapping):
         weights = state["model"]
         files = check_side_files(state.get("files", {}), target)
+    own.pop("format", None)  # here it is torch's
     packed = pack(flatten(weights), safetensors_file.RESERVED)
     made = write_folder(target, packed, files, own, DEFAULT_SHARD_SIZE if most is None else most, overwrite, progress)
-    return _report(target, made, packed, () if CONFIG in files else (_NO_CONFIG,))
+    return _report(target, made, packed, () if has_config(files) else (_NO_CONFIG,))
 
 
 def _report(folder: Path, made: list[str], packed: Packed, notes: tuple[str, ...] = ()) -> ExportReport:

@@ -421,7 +421,19 @@ def sharded(folder: Path, places: dict[str, Any]) -> Path:
 
 @pytest.mark.parametrize(
     "shard",
-    ["../../etc/passwd", "/etc/passwd", "..", "sub/model.safetensors", "", "a\0b", 3, None, "C:\\x", "none.bin"],
+    [
+        "../../etc/passwd",
+        "/etc/passwd",
+        "..",
+        "sub/model.safetensors",
+        "",
+        "a\0b",
+        "\ud800",
+        3,
+        None,
+        "C:\\x",
+        "none.bin",
+    ],
 )
 @pytest.mark.parametrize("whole", [False, True])
 def test_an_index_that_leads_outside_its_folder_is_refused(tmp_path: Path, shard: object, whole: bool) -> None:
@@ -430,7 +442,19 @@ def test_an_index_that_leads_outside_its_folder_is_refused(tmp_path: Path, shard
         read_state(tmp_path if whole else index)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {}}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"weight_map": 3}',
+        '{"weight_map": {"w": "a", "w": "b"}}',
+        '{"weight_map": {}}',
+        "[" * 100_000,
+    ],
+)
 def test_an_index_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
     index = sharded(tmp_path, {"w": "model-00001-of-00001.safetensors"})
     index.write_text(text)

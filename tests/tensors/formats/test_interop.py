@@ -49,6 +49,15 @@ def test_their_safetensors_file_is_a_flat_dict_with_its_metadata_kept(tmp_path: 
     assert safetensors.torch.load_file(ours).keys() == state.keys()
 
 
+def test_much_metadata_is_kept_too(tmp_path: Path, model_repo: Repository) -> None:
+    log = {"ss_tag_frequency": "a tag, " * 100_000, "author": "ada"}
+    safetensors.torch.save_file({"w": torch.ones(2)}, tmp_path / "lora.safetensors", log)
+    model_repo.import_file(tmp_path / "lora.safetensors")
+    model_repo.export("HEAD", tmp_path / "out.safetensors")
+    with safe_open(tmp_path / "out.safetensors", "pt") as file:
+        assert file.metadata() == {"format": "pt", **log}
+
+
 def test_every_dtype_of_theirs_is_read(tmp_path: Path) -> None:
     for code, dtype in safetensors.torch._TYPES.items():
         tensor = torch.arange(16, dtype=torch.uint8).remainder(2).view(dtype)

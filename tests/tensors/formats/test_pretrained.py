@@ -142,7 +142,7 @@ def test_of_a_training_state_only_the_model_and_its_files_go_out(tmp_path: Path,
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["config.json", "model.safetensors"]
 
 
-@pytest.mark.parametrize("name", ["../up", "/etc/passwd", "a/b", "..", "", "a\0b", 3, "model.safetensors"])
+@pytest.mark.parametrize("name", ["../up", "/etc/passwd", "a/b", "..", "", "a\0b", "\ud800", 3, "model.safetensors"])
 def test_file_names_that_lead_elsewhere_are_refused(tmp_path: Path, model_repo: Repository, name: object) -> None:
     model_repo.commit({"model": {"w": torch.ones(2)}, "files": {name: b"hostile"}})
     (tmp_path / "deep").mkdir()
@@ -175,6 +175,35 @@ def test_a_folder_that_is_there_is_replaced_only_when_asked_and_only_if_it_is_we
     with pytest.raises(ExportError, match="not replaced"):
         model_repo.export("HEAD", home, overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "out"]
+
+
+def test_what_is_not_taken_in_is_told(tmp_path: Path, model_repo: Repository) -> None:
+    save_file({"w": torch.ones(2)}, tmp_path / "model.safetensors")
+    save_file({"lora": torch.ones(1)}, tmp_path / "adapter_model.safetensors")
+    for name in ("pytorch_model.bin", "tf_model.h5", "notes.bin"):
+        (tmp_path / name).write_bytes(name.encode())
+    (tmp_path / "global_step10").mkdir()
+    commit = model_repo.import_file(tmp_path)
+    assert commit.meta["left_out"] == ["global_step10", "pytorch_model.bin", "tf_model.h5"]
+    assert set(model_repo.load()["files"]) == {"adapter_model.safetensors", "notes.bin"}
+
+
+@pytest.mark.parametrize(
+    ("files", "weights"),
+    [
+        ({"config.json": b"{}"}, "model.safetensors"),
+        ({"adapter_config.json": b"{}"}, "adapter_model.safetensors"),
+        ({"config.json": b'{"_diffusers_version": "0.30"}'}, "diffusion_pytorch_model.safetensors"),
+    ],
+)
+def test_weights_are_called_as_the_library_calls_them_that_wrote_the_config(
+    tmp_path: Path, model_repo: Repository, files: dict[str, bytes], weights: str
+) -> None:
+    model_repo.commit({"model": {"w": torch.ones(2)}, "files": files})
+    report = model_repo.export("HEAD", tmp_path / "out")
+    assert {Path(file).name for file in report.files} == {weights, *files}
+    assert not report.notes
+    assert_same(read_state(tmp_path / "out").state, {"model": {"w": torch.ones(2)}, "files": files})
 
 
 # -- checkpoints of Trainer --------------------------------------------------------------------------------------------
