@@ -23,7 +23,7 @@ from casckpt.objects.codec import decode, encode
 from casckpt.objects.ids import Kind
 from casckpt.objects.node import NodeRef, StorageNode
 from casckpt.objects.tree import LIST, MAP, PAGE, PAGED, TREE, expand, write_tree
-from casckpt.objects.values import Map, TensorRecord, TreeRef
+from casckpt.objects.values import Map, TensorRecord, TreeRef, Typed, Value
 from casckpt.store.memory import MemoryStore
 from casckpt.store.protocol import Space, Store
 from tests.history.world import commit, describe, load, put_state
@@ -192,9 +192,12 @@ def test_a_damaged_head_and_a_counter_that_is_behind_are_found(history, store) -
     put(store, Space.REF, b"HEAD", b"\xff")
     put(store, Space.REF, b"branch/\xff", NOWHERE)
     put(store, Space.REFLOG, b"odd", b"x")
+    put(store, Space.MARK, b"odd", b"x")
     report = history.fsck()
     assert errors(report) == {"damaged-counter", "damaged-ref", "stray-key"}
-    assert report.counts["damaged-ref"] == 2
+    assert (report.counts["damaged-ref"], report.counts["stray-key"]) == (2, 2)
+    put(store, Space.META, b"reflog_next", b"\xff" * 8)
+    assert history.fsck().counts["damaged-counter"] == 1
 
 
 def test_a_chunk_that_is_not_as_long_as_its_place_is_found_where_it_is_read(history, store) -> None:
@@ -281,6 +284,72 @@ def test_a_finding_names_the_commits_and_the_paths_that_it_hurts(history, store)
     assert [one.step for one in history.fsck().findings[0].hurt.commits] == [2]
     history.prune(Keep(last=2, parts={"model": Keep(last=1)}))
     assert history.fsck().ok
+
+
+def test_of_a_state_of_which_parts_were_released_only_the_others_are_looked_at(history, store) -> None:
+    wide = {f"part{n:04}": {"w": bytes([n % 250, 250]) * 350} for n in range(900)}  # a top level in pages
+    commit(history, {**wide, "optimizer": {"m": C}}, step=1)
+    commit(history, {"model": {"w": A}, "optimizer": {"m": B}}, step=2)
+    commit(history, {"model": {"w": B}}, step=3)
+    history.prune(Keep(last=3, parts={"optimizer": Keep(last=1)}))
+    history.expire_reflog()
+    assert history.gc().chunks
+    assert not history.fsck(read_data=True).findings
+    lost = history.scheme.digest(Kind.CHUNK, A[:256])
+    put(store, Space.CHUNK, lost, None)
+    (found,) = history.fsck().findings
+    assert [one.step for one in found.hurt.commits] == [2] and found.hurt.paths == ("model.w",)
+    put(store, Space.CHUNK, lost, encode(Kind.CHUNK, lost, A[:256]))
+    for oid in keys(store, Space.TREE):
+        flip(store, Space.TREE, oid)
+        (found,) = history.fsck().findings
+        assert (found.id, found.object) == ("damaged-tree", oid.hex())
+        assert len(found.hurt.commits) == 1 and found.hurt.paths == ("",)
+        flip(store, Space.TREE, oid)
+
+
+def test_a_top_level_that_contradicts_itself_is_found_with_parts_released_too(history, store) -> None:
+    commit(history, {"model": {}})
+    page = put_tree(history, [PAGE, "key", None])
+    root = put_tree(history, [PAGED, MAP, [page, page]])
+    with Ingest(store, history.scheme, "none") as ingest:
+        described = describe(history, root, history._tip, "", None)
+        history._tip, _ = ingest.publish(described, expected=history._tip, logical=0)
+    with store.write(durable=True, room=None) as writer:
+        add_mark(writer, tip(history), Mark(False, ("other",)))
+    (found,) = history.fsck().findings
+    assert found.id == "impossible-state" and "same key twice" in found.what
+
+
+def test_a_state_that_is_no_mapping_is_whole_whatever_was_released(history, store) -> None:
+    with Ingest(store, history.scheme, "none") as ingest:
+        described = describe(history, put_tree(history, [LIST, 1, 2]), history._tip, "", None)
+        history._tip, _ = ingest.publish(described, expected=history._tip, logical=0)
+    with store.write(durable=True, room=None) as writer:
+        add_mark(writer, tip(history), Mark(False, ("model",)))
+    assert not history.fsck().findings
+    flip(store, Space.TREE, keys(store, Space.TREE)[0])
+    assert history.fsck().findings[0].hurt.paths == ("",)
+
+
+def test_items_of_lists_and_of_typed_values_have_paths_across_pages(history, store) -> None:
+    with Ingest(store, history.scheme, "none") as ingest:
+        records: list[Value] = []
+        for n in range(1200):
+            run = bytes([n % 256, n // 256]) * 300
+            ids = [history.scheme.digest(Kind.CHUNK, run[at : at + 256]) for at in (0, 256, 512)]
+            for at, oid in zip((0, 256, 512), ids, strict=True):
+                ingest.add_chunk(oid, encode(Kind.CHUNK, oid, run[at : at + 256], "none"), 256)
+            records.append(record(600, ingest.add_node(StorageNode(600, 256, b"".join(ids)))))
+        ingest.flush()
+        value = Map((("items", records), ("state", Typed("ordered_dict", Map((("m", records[3]),))))))
+        tree = write_tree(value, (), ingest.add_tree)
+        described = describe(history, tree, None, "", None)
+        history._tip, _ = ingest.publish(described, expected=None, logical=0)
+    assert not history.fsck(read_data=True).findings
+    for n, paths in ((3, {"items.3", "state.m"}), (1100, {"items.1100"})):
+        put(store, Space.CHUNK, history.scheme.digest(Kind.CHUNK, bytes([n % 256, n // 256]) * 128), None)
+        assert paths in [set(found.hurt.paths) for found in history.fsck().findings]
 
 
 def test_a_commit_that_is_missing_names_those_that_follow_it(history, store) -> None:

@@ -152,7 +152,7 @@ def pick(file: File, name: str, flags: int) -> int:
     return next(n for n, what in file.pages().items() if what == name and PAGE.unpack_from(file.page(n))[2] == flags)
 
 
-def put(file: File, number: int, at: int, shape: str, *values: int) -> None:
+def put(file: File, number: int, at: int, shape: str, *values: int | bytes) -> None:
     file.write(number * SIZE + at, struct.pack(f"={shape}", *values))
 
 
@@ -179,6 +179,13 @@ def node_outside(file: File) -> None:
 def nodes_overlap(file: File) -> None:
     number = pick(file, "chunk", LEAF)
     put(file, number, PAGE.size, "H", file.nodes(number)[1])
+
+
+def hole(file: File) -> None:
+    number = pick(file, "figures", LEAF)
+    at = sorted(file.nodes(number))[1]
+    (size,) = struct.unpack("=H", file.read(number * SIZE + at, 2))
+    put(file, number, at, "H", size - 2)
 
 
 def no_kind(file: File) -> None:
@@ -246,6 +253,14 @@ def elsewhere(file: File) -> None:
     file.write(number * SIZE + b, first)
 
 
+def above(file: File) -> None:
+    """A branch that gives a key for its second child which is in the first."""
+    number = pick(file, "chunk", BRANCH)
+    first, _ = file.children(number)[:2]
+    at = file.nodes(first)[-1] + NODE.size
+    put(file, number, file.nodes(number)[1] + NODE.size, "16s", file.page(first)[at : at + 16])
+
+
 def figures(at: int) -> Callable[[File], None]:
     def act(file: File) -> None:
         start = file.record(b"node") + at
@@ -295,10 +310,13 @@ def leaked(file: File) -> None:
 
 
 BREAKS: list[tuple[Callable[[File], None], str]] = [
-    *((act, "damaged-page") for act in (other_number, other_flags, zeroed, no_nodes, node_outside, nodes_overlap)),
+    *(
+        (act, "damaged-page")
+        for act in (other_number, other_flags, zeroed, no_nodes, node_outside, nodes_overlap, hole)
+    ),
     *((act, "damaged-page") for act in (no_kind, swapped, beyond, cut, value_head, wrong_depth, no_tree, other_root)),
     (shared, "shared-page"),
-    *((act, "disordered-keys") for act in (disordered, exchanged, elsewhere)),
+    *((act, "disordered-keys") for act in (disordered, exchanged, elsewhere, above)),
     *((figures(at), "wrong-tree-figures") for at in (8, 16, 24, 32)),
     *((renamed, id) for id in ("missing-database", "unknown-database")),
     *((act, "damaged-free-list") for act in (too_many_free, disordered_free, free_twice, free_beyond, free_later)),
