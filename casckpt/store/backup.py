@@ -70,6 +70,7 @@ def _write_copy(environment: Environment, copying: _Copying, place: Path, held: 
     file = FileLock(partial)
     try:
         _lock(place, file)
+        _keep_private(environment, file.descriptor)
         try:
             length = _pump(copying, file.descriptor, held, place)
             held.report("waiting for the disk", 0, 0)
@@ -131,6 +132,13 @@ def _lock(place: Path, file: FileLock) -> None:
     if not mine or not _is_at(file):  # a file that was renamed just now is somebody's whole copy
         raise StoreBusyError("another backup to this place is under way", store=str(place), remedy="give another one")
     os.ftruncate(file.descriptor, 0)
+
+
+def _keep_private(environment: Environment, descriptor: int) -> None:
+    """Let nobody read the copy who may not read the store, as far as the file system knows such things."""
+    allowed = (environment.path / "data.mdb").stat().st_mode & os.fstat(descriptor).st_mode
+    with contextlib.suppress(OSError):
+        os.fchmod(descriptor, allowed & 0o777)
 
 
 def _is_at(file: FileLock) -> bool:

@@ -77,7 +77,7 @@ def _compact(
             _check_file(environment)
             copy, before = path / COMPACTING / data.name, filesystem.disk_bytes(data)
             clear_compacting(path)
-            copy.parent.mkdir()
+            copy.parent.mkdir(mode=0o700)  # nobody looks into a private store's copy before it has its permissions
             try:
                 with environment.raw.begin(buffers=True) as source:
                     mine.raw = source

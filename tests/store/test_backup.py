@@ -34,7 +34,7 @@ from casckpt.store.protocol import Space
 from tests.history.world import load
 from tests.native import BEFORE, KILLED, build, doomed
 from tests.processes import Program, run
-from tests.store.wasteful import KEPT, check, commit_steps, make, open_history, state
+from tests.store.wasteful import KEPT, check, commit_steps, make, open_history, sound, state
 
 WRITER = """
 import sys
@@ -82,6 +82,7 @@ def test_the_copy_is_the_store_without_its_free_pages_and_lives_on_its_own(histo
     with open_history(copy) as again:
         assert contents(again) == contents(history)
         assert again.store.format == history.store.format
+        assert sound(again)
         check(again)
         commit_steps(again, KEPT, KEPT + 2)
         again.gc()
@@ -107,6 +108,7 @@ def test_a_copy_under_two_writing_processes_holds_all_that_was_acknowledged_befo
                         steps = [found.step for found in copy.log(name)]
                         mine = steps[: steps.index(0) + 1]  # the branch began at main's tip
                         assert len(mine) >= least and mine == list(range(len(mine)))[::-1]
+                        assert sound(copy)
                         for step in mine:
                             assert load(copy, f"{name}~{mine[0] - step}") == state(step, size=20_000)  # type: ignore[operator]
                     mark = read_mark(Path(report.path) / "mark")
@@ -440,6 +442,18 @@ def _begun_with(raw: Any) -> Any:
         self.counter, self.expected = 1, 1000
 
     return begin
+
+
+def test_nobody_may_read_the_copy_who_may_not_read_the_store(history: History, tmp_path: Path) -> None:
+    data = Path(history.path) / "data.mdb"
+    for mode, seen in ((0o600, 0o600), (0o666, 0o644)):
+        data.chmod(mode)
+        held = os.umask(0o022)
+        try:
+            history.backup(tmp_path / oct(mode))
+        finally:
+            os.umask(held)
+        assert (tmp_path / oct(mode) / "data.mdb").stat().st_mode & 0o777 == seen
 
 
 def test_inside_of_its_own_transaction_a_thread_is_refused(history: History, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ from casckpt.store.openers import live
 from casckpt.store.protocol import Space
 from tests.history.world import load
 from tests.processes import Program, forked, run
-from tests.store.wasteful import KEPT, check, commit_steps, make, open_history, state, waste
+from tests.store.wasteful import KEPT, check, commit_steps, make, open_history, sound, state, waste
 
 HOLD = """
 import sys
@@ -197,6 +197,55 @@ def test_permissions_and_owner_stay_and_another_s_file_is_not_taken_over(
             history.compact()
     assert file_of(history) == before
     goes_on(history)
+
+
+def test_the_new_file_is_on_the_disk_before_it_has_the_name_and_the_name_before_anybody_goes_on(
+    history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power failure, which no killed process can show: what is done is looked at in its order."""
+    done: list[str] = []
+    fsync, replace, sync_folder = os.fsync, Path.replace, filesystem.sync_folder
+    new = Path(history.path) / "compacting/data.mdb"
+
+    def record_fsync(descriptor: int) -> None:
+        if new.exists() and os.path.samestat(os.fstat(descriptor), new.stat()):
+            done.append("file")
+        fsync(descriptor)
+
+    def record_replace(path: Path, target: Path) -> Path:
+        done.append("name")
+        return replace(path, target)
+
+    def record_sync_folder(path: Path) -> None:
+        done.append("folder")
+        sync_folder(path)
+
+    monkeypatch.setattr(os, "fsync", record_fsync)
+    monkeypatch.setattr(compact.Path, "replace", record_replace)
+    monkeypatch.setattr(filesystem, "sync_folder", record_sync_folder)
+    take_up = type(history.store._environment).take_up
+    monkeypatch.setattr(
+        type(history.store._environment), "take_up", lambda self, *new: (done.append("goes on"), take_up(self, *new))
+    )
+    history.compact()
+    assert done == ["file", "name", "folder", "goes on"]
+
+
+def test_nobody_sees_the_new_file_who_may_not_see_the_old_one(
+    history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (Path(history.path) / "data.mdb").chmod(0o600)
+    seen = []
+    real = compact._see_to_disk
+
+    def see_to_disk(environment: Any, old: Path, copy: Path) -> None:
+        seen.append(copy.parent.stat().st_mode & 0o777)
+        real(environment, old, copy)
+
+    monkeypatch.setattr(compact, "_see_to_disk", see_to_disk)
+    history.compact()
+    assert seen == [0o700]
+    assert (Path(history.path) / "data.mdb").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_data_file_that_is_a_link_elsewhere_is_refused(path: Path, tmp_path: Path) -> None:
@@ -605,7 +654,9 @@ def test_twenty_times_while_three_threads_go_on_committing(tmp_path: Path) -> No
     with open_history(path) as again:
         for name, step in zip(names, steps, strict=True):
             check(again, step, name, size=20_000)
+        assert sound(again)
         again.compact()
+        assert sound(again)
         check(again, 1, size=20_000)
 
 
@@ -767,10 +818,12 @@ def test_a_loader_process_that_was_forked_before_neither_keeps_the_room_nor_does
     with ThreadPoolExecutor(1) as pool:
         child = pool.submit(forked, work)
         os.read(reading, 1)
-        assert history.compact().given_back > 0
-        stat = os.fstat(held)
-        assert (stat.st_nlink, stat.st_size, stat.st_blocks) == (0, 0, 0)
-        os.write(done, b".")
+        try:
+            assert history.compact().given_back > 0
+            stat = os.fstat(held)
+            assert (stat.st_nlink, stat.st_size, stat.st_blocks) == (0, 0, 0)
+        finally:
+            os.write(done, b".")
         assert child.result(60) == "refused"
     for descriptor in (held, reading, writing, done_reading, done):
         os.close(descriptor)

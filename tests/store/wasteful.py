@@ -54,3 +54,9 @@ def check(history: History, steps: int = KEPT, branch: str = "main", **shape: in
     for one in found:
         assert one.step is not None
         assert load(history, one.id) == state(one.step, **shape)
+
+
+def sound(history: History) -> bool:
+    """Whether fsck finds no trouble, having read every page and every chunk; a commit in flight is none."""
+    report = history.fsck(read_data=True)
+    return report.number("error") == report.number("warning") == 0
