@@ -50,11 +50,13 @@ def totals(report: ImportReport) -> str:
     """What was taken in, and what that cost."""
     if not report.taken:
         return "no checkpoint was taken in"
-    less = f", {report.saved:.1f} times less" if report.stored else ""
+    less = f" ({report.saved:.1f} times less)" if report.stored else ""
+    grown = human_bytes(report.after.file - report.before.file)
     return (
         f"{human_count(report.taken, 'checkpoint')} taken in: {human_bytes(report.nbytes)} in files, "
-        f"{human_bytes(report.stored)} new in the store{less}; "
-        f"its file grew by {human_bytes(report.after.file - report.before.file)}"
+        f"{human_bytes(report.stored)} new{less}\n"
+        f"the store's file grew by {grown} to {human_bytes(report.after.file)}, "
+        f"{human_bytes(report.after.free)} of it free for what comes"
     )
 
 

@@ -157,7 +157,7 @@ class _Watching:
 
 
 def _line(item: Item) -> str:
-    when = datetime.now().strftime("%H:%M:%S")
+    when = datetime.now().strftime("%Y-%m-%d %H:%M:%S")
     if item.outcome is Outcome.FAILED:
         return f"{when} left alone: {item.error}"
     step = "" if item.commit is None or item.commit.step is None else f", step {item.commit.step}"
