@@ -19,7 +19,7 @@ def command(session: Session, shell: str) -> None:
 
     \b
     bash   echo 'eval "$(casckpt completion bash)"' >> ~/.bashrc
-    zsh    echo 'eval "$(casckpt completion zsh)"' >> ~/.zshrc     (behind compinit)
+    zsh    echo 'eval "$(casckpt completion zsh)"' >> ~/.zshrc
     fish   casckpt completion fish > ~/.config/fish/completions/casckpt.fish
     """
     from casckpt.cli import document
