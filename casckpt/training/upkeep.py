@@ -29,10 +29,14 @@ def check_compact_above(share: float | None) -> float | None:
     return share
 
 
+class _StoppedError(Exception):
+    """Raised into compact, which then leaves the file as it is."""
+
+
 class Upkeep:
     """Applies a policy after commits, and shrinks the file. Without either it does nothing.
 
-    compact_above: the share of the file that may be free.
+    compact_above: the share of the file that may be free. stopped: whether there is no time to finish what can be left.
     """
 
     def __init__(
@@ -42,10 +46,12 @@ class Upkeep:
         clock: Callable[[], float] = time.monotonic,
         *,
         compact_above: float | None = None,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self._repo = repo
         self._keep = keep
         self._compact_above = compact_above
+        self._stopped = stopped
         self._refused = -COMPACT_LEAST  # bytes that were free in the file when the disk last had no room for a new one
         self._clock = clock
         self._began = clock()
@@ -75,9 +81,15 @@ class Upkeep:
         if abs(size.free - self._refused) < COMPACT_LEAST or len(self._repo.store.openers()) > 1:
             return
         try:
-            self._repo.compact()
+            self._repo.compact(progress=self._go_on)
         except StoreFullError:
             self._refused = size.free  # there is no use in trying again before much has changed
+        except _StoppedError:
+            pass
+
+    def _go_on(self, stage: str, done: int, total: int) -> None:
+        if self._stopped():
+            raise _StoppedError
 
     def _has_time(self) -> bool:
         return self._spent <= SHARE * (self._clock() - self._began)

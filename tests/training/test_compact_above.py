@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -137,6 +139,35 @@ def test_another_process_that_has_it_open_stops_nothing_and_it_happens_when_that
             other.end()
         ckpt.step(5)
         assert len(calls) == 1 and free_share(repo) < 0.5
+    assert [commit.step for commit in repo.log(limit=2)] == [5, 4]
+
+
+def test_a_signal_to_stop_is_not_made_to_wait_for_a_compact(repo: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = (Path(repo.path) / "data.mdb").stat().st_ino
+    stages: list[str] = []
+    real = repo.compact
+
+    def compact(*, progress: Any) -> Any:
+        def told(stage: str, done: int, total: int) -> None:
+            if not stages:
+                os.kill(os.getpid(), signal.SIGTERM)
+            stages.append(stage)
+            progress(stage, done, total)
+
+        return real(progress=told)
+
+    monkeypatch.setattr(repo, "compact", compact)
+    held = signal.signal(signal.SIGTERM, lambda *_: stages.append("the signal takes its course"))
+    try:
+        with casckpt.Checkpointer(repo, data=state(3), every_steps=1, compact_above=0.5) as ckpt:
+            ckpt._upkeep._spent = -1e9
+            ckpt.step(4)
+            assert len(stages) == 1
+            assert (Path(repo.path) / "data.mdb").stat().st_ino == before
+            ckpt.step(5)
+            assert stages[1:] == ["the signal takes its course"]
+    finally:
+        signal.signal(signal.SIGTERM, held)
     assert [commit.step for commit in repo.log(limit=2)] == [5, 4]
 
 
