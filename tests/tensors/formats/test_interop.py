@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import safetensors.torch
 import torch
 from safetensors import safe_open
 
+from casckpt import Keep
+from casckpt.errors import PrunedCommitError, ReleasedPartError
 from casckpt.tensors.formats import read_state
 from casckpt.tensors.formats.write import write_state
 from casckpt.tensors.repository import Repository
@@ -76,6 +79,18 @@ def test_a_flat_dict_is_written_plain(tmp_path: Path) -> None:
         dict(sorted(safetensors.torch.load_file(tmp_path / "w.safetensors").items())),
         dict(sorted(model_state().items())),
     )
+
+
+def test_every_tensor_lies_at_a_multiple_of_the_size_of_its_elements(tmp_path: Path) -> None:
+    state = {"b": torch.ones(3, dtype=torch.uint8), "h": torch.ones(1).bfloat16(), "d": torch.ones(2).double()}
+    write_state(state, tmp_path / "w.safetensors", "safetensors")
+    raw = (tmp_path / "w.safetensors").read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + length])
+    assert length % 8 == 0
+    for name, tensor in state.items():
+        assert header[name]["data_offsets"][0] % tensor.element_size() == 0, name
+    assert_same(read_state(tmp_path / "w.safetensors").state, state)
 
 
 def test_any_state_is_read_by_their_library_under_readable_names(tmp_path: Path) -> None:
@@ -241,6 +256,23 @@ def test_a_part_keeps_its_own_names_and_globs_choose_among_them(tmp_path: Path, 
     for part in ("opt.x", r"opt\.x"):
         model_repo.export("HEAD", tmp_path / "x.safetensors", part=part, overwrite=True)
         assert set(safetensors.torch.load_file(tmp_path / "x.safetensors")) == {"m"}
+
+
+def test_what_retention_gave_up_is_told_and_what_is_left_goes_out(tmp_path: Path, model_repo: Repository) -> None:
+    for step in range(3):
+        model_repo.commit({"model": model_state(), "optimizer": {"m": torch.ones(1)}}, step=step)
+    model_repo.prune(Keep(last=2, parts={"optimizer": Keep(last=1)}))
+    target = tmp_path / "w.safetensors"
+    with pytest.raises(PrunedCommitError):
+        model_repo.export("main~2", target)
+    for options in ({}, {"part": "optimizer"}, {"paths": ["optimizer.*", "model.*"]}):
+        with pytest.raises(ReleasedPartError, match="optimizer"):
+            model_repo.export("main~1", target, **options)
+    assert not target.exists()
+    model_repo.export("main~1", target, part="model")
+    assert set(safetensors.torch.load_file(target)) == set(model_state())
+    model_repo.export("main~1", tmp_path / "folder")
+    assert_same(read_state(tmp_path / "folder").state["model"], model_state())
 
 
 def test_what_is_read_lies_in_a_map_of_the_file_and_does_not_change_it(tmp_path: Path) -> None:
