@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import ast
+import functools
 import shutil
 import sys
 import tempfile
+import unicodedata
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 import xxhash
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import casckpt
-from casckpt.errors import PrunedCommitError
-from tests.compat.reader.objects import HEAD, FormatError, read_frame
+from casckpt.errors import (
+    CorruptObjectError,
+    InvalidRefNameError,
+    NewerFormatError,
+    PrunedCommitError,
+    UnsupportedTypeError,
+)
+from casckpt.objects.names import check_ref_name
+from casckpt.objects.tree import decode_tree, expand
+from casckpt.tensors.inflate import inflate
+from casckpt.tensors.memory import Memory
+from tests.compat.reader.objects import HEAD, FormatError, checked_name, read_frame, unpack
 from tests.compat.reader.store import Store
+from tests.compat.reader.values import State
 from tests.compat.revive import Reviver
 from tests.compat.states import REGISTERED
 from tests.equality import assert_same
@@ -124,3 +139,70 @@ def test_the_reader_finds_any_byte_that_changed_in_a_frame(place: int) -> None:
     except FormatError:
         return
     assert held != (oid, raw) and place >= 40, "only the payload is left to the id"
+
+
+_TENSOR = [5, "float32", [2], None, 0, bytes(8), None, 0]
+_TOO_DEEP: Any = functools.reduce(lambda inner, _: [1, inner], range(101), 0)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        [99],
+        [5, "float7", *_TENSOR[2:]],
+        [*_TENSOR[:7], 4],
+        [*_TENSOR[:4], 1, *_TENSOR[5:]],
+        [*_TENSOR[:3], [2, 1], *_TENSOR[4:]],
+        [*_TENSOR[:2], [-1], *_TENSOR[3:]],
+        [3, "a"],
+        [3, "a", 1, "a", 2],
+        [3, _TENSOR, 1],
+        [10, 1],
+        [6, "<f4", [[3], False, False, bytes(8)]],
+        [6, "<f4", [[2], False, True, bytes(8)]],
+        [4, "set", [1, _TENSOR]],
+        {"a": 1},
+        msgpack.ExtType(9, b""),
+        msgpack.ExtType(1, bytes(9)),
+        msgpack.ExtType(2, b"plain"),
+        _TOO_DEEP,
+    ],
+    ids=repr,
+)
+def test_what_the_page_says_must_be_refused_is_refused_by_the_reader_and_by_casckpt(item: Any) -> None:
+    class Nothing:
+        """A store in which nothing stands."""
+
+    raw = msgpack.packb(item)
+    with pytest.raises(FormatError):
+        State(Nothing()).value(unpack(raw), 0)  # type: ignore[arg-type]  # nothing of it is asked for
+    if raw in _LENIENT:
+        return
+    with pytest.raises((CorruptObjectError, NewerFormatError, UnsupportedTypeError)):
+        value = expand(decode_tree(raw, 16), lambda oid: None)
+        inflate(value, Memory.for_value(value))
+
+
+# What a writer must not write, and casckpt reads all the same: it means one thing only, and harms nobody.
+_LENIENT = {
+    msgpack.packb(item)
+    for item in (
+        [10, 1],
+        [3, _TENSOR, 1],
+        [4, "set", [1, _TENSOR]],
+        msgpack.ExtType(1, bytes(9)),
+        msgpack.ExtType(2, b"plain"),
+    )
+}
+
+
+@given(st.text(st.characters() | st.sampled_from("/.-~ HEAD"), max_size=12))
+def test_the_page_and_casckpt_call_the_same_names_good(name: str) -> None:
+    def is_good(check: Any) -> bool:
+        try:
+            return check(name) == name
+        except (FormatError, InvalidRefNameError, UnicodeEncodeError):
+            return False
+
+    if not any(unicodedata.category(char) == "Cn" for char in name):  # those a later Unicode may know
+        assert is_good(checked_name) == is_good(check_ref_name)
