@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -12,7 +14,7 @@ import torch
 from casckpt.errors import ImportFormatError
 from casckpt.tensors.formats.torch_numpy import SAFE, settled
 
-# safe_globals changes a table of the whole process, and takes out what it put in.
+# torch's table of what is allowed is one for the whole process.
 _reading: Final = threading.Lock()
 # Items of a state for each byte of its pickle: containers that are met several times count so often.
 _ITEMS_A_BYTE: Final = 16
@@ -46,8 +48,30 @@ def read_torch(path: Path) -> Any:
 
 def load_weights_only(source: Path | BinaryIO, mapped: bool) -> Any:
     """What torch reads, on the CPU, with stand-ins where numpy's arrays are; `settled` puts these right."""
-    with _reading, torch.serialization.safe_globals(SAFE):
+    with _reading, _stand_ins():
         return torch.load(source, map_location="cpu", weights_only=True, mmap=True if mapped else None)
+
+
+@contextmanager
+def _stand_ins() -> Iterator[None]:
+    """Have torch take our stand-ins, also where the program allowed what they stand for."""
+    ours = {name for _, name in SAFE}
+    aside = [item for item in torch.serialization.get_safe_globals() if _name(item) in ours]
+    _change(aside, SAFE)
+    try:
+        yield
+    finally:
+        _change(SAFE, aside)
+
+
+def _change(out: list[Any], into: list[Any]) -> None:
+    kept = [item for item in torch.serialization.get_safe_globals() if item not in out]
+    torch.serialization.clear_safe_globals()
+    torch.serialization.add_safe_globals([*kept, *into])
+
+
+def _name(item: Any) -> str:
+    return item[1] if isinstance(item, tuple) else f"{item.__module__}.{item.__qualname__}"
 
 
 def _first_sentence(error: Exception) -> str:

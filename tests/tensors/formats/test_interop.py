@@ -14,7 +14,7 @@ import torch
 from safetensors import safe_open
 
 from casckpt import Keep
-from casckpt.errors import PrunedCommitError, ReleasedPartError
+from casckpt.errors import ImportFormatError, PrunedCommitError, ReleasedPartError
 from casckpt.tensors.formats import read_state
 from casckpt.tensors.formats.write import write_state
 from casckpt.tensors.repository import Repository
@@ -185,6 +185,23 @@ def test_their_torch_file_is_read_whole(tmp_path: Path, model_repo: Repository, 
     commit = model_repo.resolve()
     assert (commit.message, commit.step, commit.metrics) == ("taken over", 7, {"loss": 1.5})
     assert commit.meta["source"]["part"] == "run"  # type: ignore[index]
+
+
+def test_what_the_program_allowed_torch_to_read_changes_nothing_and_stays(tmp_path: Path) -> None:
+    state = {"loss": np.float64(1.5), "a": np.arange(3.0)}
+    torch.save(state, tmp_path / "a.pt")
+    core = np._core.multiarray
+    allowed = [core._reconstruct, core.scalar, np.ndarray, np.dtype, type(np.dtype("f8")), Path]
+    with torch.serialization.safe_globals(allowed):
+        for _ in range(3):
+            assert_same(read_state(tmp_path / "a.pt").state, state)
+        assert set(torch.serialization.get_safe_globals()) >= set(allowed)
+        assert_same(torch.load(tmp_path / "a.pt", weights_only=True), state)
+    before = set(torch.serialization.get_safe_globals())
+    (tmp_path / "b.pt").write_bytes((tmp_path / "a.pt").read_bytes()[:200])
+    with pytest.raises(ImportFormatError):
+        read_state(tmp_path / "b.pt")
+    assert set(torch.serialization.get_safe_globals()) == before
 
 
 def test_our_torch_file_is_read_by_torch_alone(tmp_path: Path) -> None:
