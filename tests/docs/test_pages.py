@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.docs.alike import alike, normal
-from tests.docs.pages import DOCS, all_pages
+from tests.docs.pages import DOCS, all_pages, blocks
 from tests.docs.running import Interpreter, run_page
 
 
@@ -26,6 +27,15 @@ def test_the_code_of_a_page_runs_and_prints_what_it_shows(page: Path, interprete
             f"{outcome.where}\nprints\n{normal(outcome.printed)}\nand the page shows\n{normal(outcome.shown)}\n"
             "(python -m tests.docs.update writes it anew)"
         )
+
+
+def test_code_that_is_not_run_says_why_and_no_block_is_left_out_by_accident() -> None:
+    for page in DOCS.rglob("*.md"):
+        for block in blocks(page.read_text()):
+            assert block.language in ("python", "sh", "console", "text"), f"{page}:{block.line}"
+            assert not block.is_only_shown or re.search(r"not run: \w+ \w+", block.text + block.remark)
+            assert block.is_console or not re.search(r"^\$ ", block.text, re.MULTILINE), f"{page}:{block.line}"
+            assert block.is_console or block.language != "console", f"{page}:{block.line}"
 
 
 # -- that it would notice ----------------------------------------------------------------------------------------------
