@@ -120,6 +120,21 @@ def test_a_leaf_that_moves_into_its_record_or_out_of_it(history) -> None:
     assert [(c.chunks, c.nbytes) for c in history.diff("HEAD", "HEAD~1")] == [(1, 10)]
 
 
+def test_an_alias_that_is_only_numbered_anew_is_no_change() -> None:
+    def tied(alias):
+        return TensorRecord("uint8", (3,), None, 0, b"abc", alias, 0)
+
+    assert changes(Map((("a", tied(0)),)), Map((("a", tied(1)),))) == []
+    (change,) = changes(Map((("a", tied(None)),)), Map((("a", tied(0)),)))
+    assert (change.old, change.new, change.nbytes) == ("uint8 [3] on its own", "uint8 [3] sharing its storage", 0)
+
+
+def test_a_long_list_is_one_change() -> None:
+    (change,) = changes([0] * 100, [0] * 99 + [1])
+    assert change.path == ""
+    assert change.new.startswith("100 values: [0, 0")
+
+
 def test_released_parts_are_left_out_and_pruned_commits_refused(history) -> None:
     for n in range(3):
         commit(history, {"model": {"w": bytes([n])}, "optimizer": {"m": bytes([n]) * 600}})

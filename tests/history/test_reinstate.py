@@ -95,6 +95,14 @@ def test_what_the_newest_commit_gave_up_is_refused_unless_it_comes_back(three: H
     assert load(three, "HEAD") == {"model": runs(2), "optimizer": runs(10)}
 
 
+def test_nothing_is_put_together_with_a_newest_commit_that_was_pruned(three: History) -> None:
+    three.prune(Keep(first=2, branches=False))
+    with pytest.raises(PrunedCommitError):
+        three.reinstate("HEAD~2", parts=["model"])
+    three.reinstate("HEAD~2")
+    assert load(three, "HEAD") == {"model": runs(0), "optimizer": runs(10)}
+
+
 def test_a_part_or_commit_that_is_not_there_is_named(three: History) -> None:
     with pytest.raises(RestoreMismatchError, match="it has model, optimizer"):
         three.reinstate("HEAD~1", parts=["ema"])
