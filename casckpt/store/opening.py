@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 import lmdb
 
 from casckpt.errors import (
+    CorruptObjectError,
     ForkedStoreError,
     HistoryLostError,
     NotAStoreError,
@@ -185,8 +186,7 @@ def _take_up(environment: Environment, transaction: int | None) -> None:
     try:
         raw = _open_lmdb(environment.path, environment.format)
         try:
-            with raw.begin(write=True) as writer:
-                databases = {space: raw.open_db(space.value, txn=writer) for space in Space}
+            databases = _databases(environment.path, raw)
             with raw.begin() as reader:
                 # Of a lock file that somebody else made for another data file, readers would see an old state.
                 if transaction is not None and reader.id() != transaction:
@@ -262,9 +262,7 @@ def _open(path: Path, wanted: Wanted) -> Environment:
         # Whoever made its files may have died before he could see to it.
         filesystem.sync_folder(path)
         filesystem.sync_parent(path.parent)
-        # Past the gate, because this waits for whoever is writing.
-        with raw.begin(write=True) as transaction:
-            databases = {space: raw.open_db(space.value, txn=transaction) for space in Space}
+        databases = _databases(path, raw)  # past the gate, because this waits for whoever is writing
         raw.reader_check()
         format = fresh if held is None else held
         _check_mark(path, raw, databases, format, accept_loss=wanted.accept_loss)
@@ -445,12 +443,28 @@ def _create(path: Path, raw: lmdb.Environment, format: StoreFormat) -> None:
     reset_mark(path / "mark", Mark(format.uuid, 1))
 
 
+def _databases(path: Path, raw: lmdb.Environment) -> dict[Space, _Database]:
+    """The sub-databases of a store. None is made: one that is missing is damage, and a new one would bury it."""
+    with raw.begin(write=True) as transaction:
+        try:
+            return {space: raw.open_db(space.value, txn=transaction, create=False) for space in Space}
+        except lmdb.Error as error:
+            raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: lmdb.Error) -> CorruptObjectError:
+    return CorruptObjectError(f"{path}: its database is damaged: {error}", remedy="restore the store from a backup")
+
+
 def _check_mark(
     path: Path, raw: lmdb.Environment, databases: dict[Space, _Database], format: StoreFormat, *, accept_loss: bool
 ) -> None:
     mark = read_mark(path / "mark")  # before the database, which others may move on meanwhile
     with raw.begin() as transaction:
-        held = transaction.get(COUNTER_KEY, db=databases[Space.META])
+        try:
+            held = transaction.get(COUNTER_KEY, db=databases[Space.META])
+        except lmdb.Error as error:
+            raise _damaged(path, error) from error
     counter = 0 if held is None else int.from_bytes(held, "big")
     if mark is None or (mark.store == format.uuid and mark.counter <= counter):
         return

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from casckpt.errors import CasckptError
+from casckpt.errors import CasckptError, CorruptObjectError
 from casckpt.history.fsck.findings import SORTS
 from casckpt.history.fsck.report import FsckReport
 from casckpt.history.records import reflog_next
@@ -221,6 +221,11 @@ def wrong_depth(file: File) -> None:
 
 def no_tree(file: File) -> None:
     file.write(file.record(b"chunk") + 4, struct.pack("=H", 4))
+
+
+def other_kind(file: File) -> None:
+    """The flags of a node: its value is no tree, they say."""
+    file.write(file.record(b"ref") - len(b"ref") - 4, b"\0\0")
 
 
 def other_root(file: File) -> None:
@@ -609,3 +614,16 @@ def test_a_check_beside_a_process_that_writes_and_collects_finds_nothing_wrong(t
                 with history.store.read() as reader:
                     moves = reflog_next(reader)
         assert not history.fsck(read_data=True).number("error")  # the writer was killed
+
+
+@pytest.mark.parametrize("act", [renamed, other_kind])
+def test_a_damaged_main_tree_is_refused_as_damage_and_nothing_is_made_in_its_place(tmp_path, act) -> None:
+    """Opening once made the sub-database that it did not find, and so wrote an empty one over a damaged store."""
+    with History(open_store(tmp_path / "s", chunk_size=256)) as history:
+        fill(history)
+    file = File(tmp_path / "s")
+    act(file)
+    damaged = file.path.read_bytes()
+    with pytest.raises(CorruptObjectError, match=r"damaged.*backup"):
+        open_store(tmp_path / "s")
+    assert file.path.read_bytes() == damaged
