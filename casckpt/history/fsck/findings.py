@@ -104,7 +104,11 @@ SORTS: Final[dict[str, Sort]] = {
     "stray-record": Sort(
         "info", "Marks or figures of commits that are gone, as an interrupted gc leaves them.", "`casckpt gc`."
     ),
-    "stray-key": Sort("warning", "An entry stands under a key that is none of ours.", "Nothing; casckpt ignores it."),
+    "stray-key": Sort(
+        "warning",
+        "An entry stands under a key that is none of ours.",
+        "Nothing is lost by it; but gc may leave dead objects of its kind behind.",
+    ),
     # -- the objects
     "missing-commit": Sort("error", "A commit that history leads to is not there.", _LINE),
     "damaged-commit": Sort("error", "A commit is not what its id says.", _LINE),
