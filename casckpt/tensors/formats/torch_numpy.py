@@ -39,9 +39,7 @@ class Dtype:
 class NdArray:
     """In the place of numpy.ndarray: an array whose contents come by BUILD. `made` is the real one."""
 
-    def __init__(self, *nothing: object) -> None:
-        if nothing:
-            raise ValueError("a numpy array made in an unusual way")
+    def __init__(self, *passed_over: object) -> None:
         self.made: Any = None
 
     def __setstate__(self, state: Any) -> None:

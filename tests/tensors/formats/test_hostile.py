@@ -382,6 +382,8 @@ BAD_NPYS: dict[str, bytes] = {
     "nothing": b"",
     "no magic": b"hello",
     "objects": npy("|O", (1,), pickle.dumps([Bomb(os.mkdir, "ran")])),
+    "pointers": npy("|O", (1,), b"\x01" * 8),
+    "pointers in fields": npy([("a", "|O")], (1,), b"\x01" * 8),
     "fewer bytes": npy("<f8", (2,), b"\0" * 8),
     "more bytes": npy("<f8", (2,), b"\0" * 24),
     "a huge shape": npy("<f8", (1 << 40, 1 << 40), b"\0" * 8),
