@@ -54,6 +54,8 @@ class Watch:
             self._ended = True
             if self._bar is not None:
                 self._bar.stop()
+        if self._shown:
+            self._timer.join()  # the interpreter must not end while a thread is in the midst of an import
 
     def __call__(self, stage: str, done: int, total: int, of: str = "") -> None:
         """of: what the stage is at just now, such as a file's name; the rate goes on over all of them."""

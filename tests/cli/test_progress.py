@@ -69,6 +69,8 @@ unit, *stages = sys.argv[1:]
 with progress.Watch("beginning", unit=unit) as watch:
     while watch._bar is None:  # it comes from a thread of its own
         time.sleep(0.01)
+    with watch._lock:  # held until it is drawn
+        pass
     for stage in stages:
         name, done, total = stage.rsplit(",", 2)
         print("at", name[:9])
@@ -84,7 +86,7 @@ def displays(tmp_path: Path, unit: str, *stages: str) -> list[str]:
     found = []
     with Terminal("-c", PROGRAM, unit, *stages, cwd=tmp_path) as terminal:
         for stage in stages:
-            name, done, total = stage.rsplit(",", 2)
+            _, done, total = stage.rsplit(",", 2)
             count = progress.amount(int(done) * 1000, unit) if unit == "bytes" else f"{int(done) * 1000:,}"
             terminal.wait_for(f"{count} of " if int(total) else count if int(done) else "━ 0:0")
             if int(total):

@@ -162,7 +162,8 @@ told = Watch.__call__
 def held(self, *arguments, **options):
     told(self, *arguments, **options)
     print("in the midst of it", flush=True)
-    time.sleep(60)
+    for _ in range(1200):  # a signal that another thread was given is answered between two of them
+        time.sleep(0.05)
 Watch.__call__ = held
 sys.exit(main())
 """
