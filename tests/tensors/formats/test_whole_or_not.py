@@ -78,6 +78,7 @@ def fault_points(monkeypatch: pytest.MonkeyPatch, fail_at: int, error: BaseExcep
     failing(replace.os, "fsync")
     failing(swap, "_exchange")
     failing(Path, "mkdir")
+    failing(Path, "rename")
     return lambda: calls
 
 
