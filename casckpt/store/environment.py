@@ -74,7 +74,9 @@ class Environment:
         self._raw = raw
         self._opener = opener
         # Re-entrant, because a reader that was dropped unclosed ends itself wherever the garbage collector runs.
-        self._gate = threading.Condition(threading.RLock())
+        # Entered itself, not by the condition, whose own entering is Python: an interrupt there would keep it for ever.
+        self._lock = threading.RLock()
+        self._gate = threading.Condition(self._lock)
         self._live: set[Transaction] = set()
         self._alone: Transaction | None = None  # of whoever has, or waits to have, the environment alone
         self._write_lock = threading.Lock()
@@ -124,7 +126,7 @@ class Environment:
 
     def begin_read(self, handle: Handle) -> Transaction:
         """A snapshot, which any one thread at a time may use and any thread end."""
-        with self._gate:
+        with self._lock:
             self._wait_for_turn(handle, write=False)
             transaction = Transaction(handle)
             transaction.raw = self._begin_read()
@@ -164,7 +166,7 @@ class Environment:
     def begin_write(self, handle: Handle) -> Transaction:
         """The write transaction, once whoever holds it has ended; this thread must be the one to end it."""
         transaction = Transaction(handle)
-        with self._gate:
+        with self._lock:
             self._wait_for_turn(handle, write=True)
             if self._writing_thread == transaction.thread:
                 raise StoreBusyError(
@@ -197,7 +199,7 @@ class Environment:
 
     def end_read(self, transaction: Transaction) -> None:
         """End a snapshot. Twice is once; in a forked child it touches nothing."""
-        with self._gate:
+        with self._lock:
             raw, transaction.raw = transaction.raw, None
             if raw is not None:
                 transaction.cursors.clear()
@@ -297,7 +299,7 @@ class Environment:
         self._write_lock.release()
 
     def _forget(self, transaction: Transaction) -> None:
-        with self._gate:
+        with self._lock:
             self._live.discard(transaction)
             self._gate.notify_all()
 
@@ -364,7 +366,7 @@ class Environment:
         Raises:
             StoreBusyError
         """
-        with self._gate:
+        with self._lock:
             thread = threading.get_ident()
             if any(one.thread == thread for one in self._live.copy()):
                 raise StoreBusyError(
@@ -382,27 +384,27 @@ class Environment:
             begun past the gate must be put into, for a forked child to find.
         """
         mine = Transaction(handle)
-        with self._gate:
+        with self._lock:
             self.check(handle)
             if self._alone is not None:
                 raise StoreBusyError("its file is being exchanged", store=str(self.path), holders=("this process",))
             self._alone = mine
             self._live.add(mine)  # a close of the handle waits for it, and nobody shuts the environment
         try:
-            with self._gate:
+            with self._lock:
                 while len(self._live) > 1:
                     go_on()
                     self._gate.wait()
                 self.check(handle)
             yield mine
         finally:
-            with self._gate:
+            with self._lock:
                 self._alone = None
                 self._forget(mine)
 
     def wake(self) -> None:
         """Let whoever waits at the gate look again."""
-        with self._gate:
+        with self._lock:
             self._gate.notify_all()
 
     def let_go(self) -> None:
@@ -443,7 +445,7 @@ class Environment:
         Raises:
             StoreBusyError: this very thread began one that has not ended, so the wait would be for ever.
         """
-        with self._gate:
+        with self._lock:
             if self.forked:
                 return
             thread = threading.get_ident()
@@ -463,7 +465,7 @@ class Environment:
         Only once no new one can begin, because the environment has failed or every handle on it is closed. It is asked
         and done under the gate: a reader that was let in before it failed may not have its transaction yet.
         """
-        with self._gate:
+        with self._lock:
             if self._live:
                 return False
             _open.discard(self)
@@ -476,7 +478,8 @@ class Environment:
         """In a forked child: touch nothing, free nothing, and let no lock of the parent's threads bind us."""
         self.forked = True
         self._alone = None
-        self._gate = threading.Condition(threading.RLock())
+        self._lock = threading.RLock()
+        self._gate = threading.Condition(self._lock)
         self._write_lock = threading.Lock()
         for transaction in self._live:
             if transaction.raw is not None:

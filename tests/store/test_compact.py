@@ -732,6 +732,30 @@ def test_interrupts_by_a_real_signal_at_sixty_moments(history: History) -> None:
     goes_on(history)
 
 
+def test_interrupts_at_the_gate_never_keep_it(history: History) -> None:
+    """`with condition` enters by a function of Python's, which an interrupt leaves with the lock taken."""
+
+    def handler(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    environment = history.store._environment
+    held = signal.signal(signal.SIGALRM, handler)
+    try:
+        for number in range(1500):
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.setitimer(signal.ITIMER_REAL, 1e-5 + number % 100 * 4e-6)
+                while True:
+                    environment.wake()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, held)
+    with ThreadPoolExecutor(1) as pool:
+        free = pool.submit(environment._lock.acquire, timeout=10).result(60)
+        if free:
+            pool.submit(environment._lock.release).result(60)
+    assert free
+
+
 # -- when there is no going on ---------------------------------------------------------------------------------------
 
 
