@@ -98,7 +98,7 @@ def pack(flat: Flat, reserved: Iterable[str] = ()) -> Packed:
             pieces.append(Piece(name, path, record, layout, span))
         held.append(ties.get(name, name))
     _check_gaps(pieces)
-    return Packed(pieces, ties, _entry(flat, held), not ties and _is_flat(flat.value, pieces))
+    return Packed(pieces, ties, _entry(flat, held), _is_flat(flat.value, pieces))
 
 
 def _dtype(record: Record) -> object:

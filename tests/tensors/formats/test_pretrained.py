@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from casckpt.errors import ExportError, ImportFormatError
@@ -134,6 +135,16 @@ def test_a_state_without_a_config_goes_out_as_weights_and_says_so(tmp_path: Path
     assert [Path(file).name for file in report.files] == ["model.safetensors"]
     assert "config.json" in report.notes[0]
     assert_same(read_state(tmp_path / "out").state, {"model": {"w": torch.ones(2)}, "files": {}})
+
+
+def test_a_folder_says_that_its_weights_are_torchs_whoever_wrote_them_first(
+    tmp_path: Path, model_repo: Repository
+) -> None:
+    save_file({"w": torch.ones(2)}, tmp_path / "w.safetensors", {"format": "np", "author": "ada"})
+    model_repo.import_file(tmp_path / "w.safetensors")
+    model_repo.export("HEAD", tmp_path / "out")
+    with safe_open(tmp_path / "out" / "model.safetensors", "pt") as file:
+        assert file.metadata() == {"format": "pt", "author": "ada"}
 
 
 def test_of_a_training_state_only_the_model_and_its_files_go_out(tmp_path: Path, model_repo: Repository) -> None:
