@@ -111,6 +111,7 @@ def paged(repo: Repository) -> States:
     root["ordered"] = OrderedDict((n, "x" * (n % 90)) for n in range(1000))
     root["set"] = set(range(70000, 77000))
     root["texts"] = ["y" * 4096] * 10
+    root["about as long as what is cut out"] = {length: ["z" * length] for length in range(2040, 2048)}
     changed = {**root, "layer.700.weight": torch.ones(3), "list": [*root["list"][:1800], "new", *root["list"][1800:]]}
     repo.commit(root, "large")
     repo.commit(changed, "changed in the middle")

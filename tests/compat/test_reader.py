@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
+import numpy as np
 import pytest
 import xxhash
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import casckpt
@@ -93,6 +94,7 @@ def test_the_reader_reads_every_golden_store_as_casckpt_does(name: str, tmp_path
 
 @settings(max_examples=40, deadline=None)
 @given(states(), states())
+@example({np.float32(0.5)}, {(np.True_, "a"): 1})
 def test_the_reader_reads_any_state_as_casckpt_does(first: Any, second: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "store"
