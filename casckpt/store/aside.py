@@ -7,7 +7,7 @@ waits for it hears how far it is, and an interrupt there is passed on as a wish 
 
 from __future__ import annotations
 
-import threading
+import _thread
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import TypeVar
@@ -66,10 +66,10 @@ def aside(work: Callable[[Aside], T], progress: Progress) -> T:
         finally:
             held._said.put(None)
 
-    thread = threading.Thread(target=run, name="casckpt")
-    thread.start()
     interrupt: BaseException | None = None
     try:
+        # Not by threading: its start waits for an event, and an interrupt in there can keep it from ever beginning.
+        _thread.start_new_thread(run, ())
         while True:
             try:
                 told = held._said.get()
@@ -80,12 +80,14 @@ def aside(work: Callable[[Aside], T], progress: Progress) -> T:
             except BaseException as error:
                 interrupt = error if interrupt is None else interrupt
                 held._stop()
-        thread.join()
         if interrupt is not None:
             raise interrupt
         if failures:
             raise failures[0]
         return results[0]
+    except BaseException:
+        held._stop()  # one that came while the thread was starting, say; what has ended does not mind
+        raise
     finally:
         del interrupt
         failures.clear()  # an error that holds on to this frame would keep both alive
