@@ -56,7 +56,7 @@ def totals(report: ImportReport) -> str:
         f"{human_count(report.taken, 'checkpoint')} taken in: {human_bytes(report.nbytes)} in files, "
         f"{human_bytes(report.stored)} new{less}\n"
         f"the store's file grew by {grown} to {human_bytes(report.after.file)}, "
-        f"{human_bytes(report.after.free)} of it free for what comes"
+        f"{human_bytes(report.after.free)} of it free"
     )
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from queue import SimpleQueue
@@ -19,6 +18,7 @@ from casckpt.cli.imports import item_fields, totals
 from casckpt.cli.options import common_options, complete_branch
 from casckpt.cli.session import Session, is_store
 from casckpt.cli.units import human_bytes, printable, short
+from casckpt.errors import ImportFormatError
 from casckpt.tensors.intake.report import ImportReport, Item, Outcome
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ def command(
     casckpt watch checkpoints --settle 60 --branch run-7
     casckpt watch checkpoints --once
     """
+    if not Path(path).is_dir():
+        raise ImportFormatError("there is no such folder", file=path)
     made = not is_store(Path(session.store_path()))
     with session.repository(branch, create=True) as repo:
         watching = _Watching(repo, path, interval, settle, once, pattern, part)
@@ -83,7 +85,7 @@ def command(
                 click.echo(f"{repo.path} is a store now")
             click.echo(f"watching {path} for {repo.path} on {repo.current_branch}{'' if once else '; Ctrl-C ends it'}")
         if session.json:
-            document.write_list(item_fields(item) for item in watching.items())
+            _write_lines(watching.items())
         else:
             for item in watching.items():
                 click.echo(_line(item), err=item.outcome is Outcome.FAILED)
@@ -140,7 +142,6 @@ class _Watching:
         try:
             while isinstance(found := self._queue.get(), Item):
                 yield found
-                sys.stdout.flush()
         finally:
             self._stop.set()
             self._thread.join()
@@ -154,6 +155,16 @@ class _Watching:
         for again in (signal.SIGINT, signal.SIGTERM):
             signal.signal(again, signal.SIG_DFL)
         self._stop.set()
+
+
+def _write_lines(items: Iterable[Item]) -> None:
+    """A list as JSON, of which each line is whole when its item comes."""
+    click.echo("[")
+    before = ""
+    for item in items:
+        click.echo(before + document.dumps(item_fields(item)))
+        before = ","
+    click.echo("]")
 
 
 def _line(item: Item) -> str:
