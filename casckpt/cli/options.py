@@ -50,7 +50,9 @@ def revision_argument(
     name: str = "revision", *, metavar: str = "REV", required: bool = True, default: str | None = None
 ) -> Callable[[F], F]:
     """An argument that names a commit; a shell completes it."""
-    return click.argument(name, metavar=metavar, required=required, default=default, shell_complete=complete_revision)
+    # to click, a default of None is a default, and what has one is never missing
+    more = {} if default is None else {"default": default}
+    return click.argument(name, metavar=metavar, required=required, shell_complete=complete_revision, **more)
 
 
 def at_option(help: str) -> Callable[[F], F]:
