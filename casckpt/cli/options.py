@@ -46,13 +46,9 @@ complete_branch = _completing("branches")
 complete_tag = _completing("tags")
 
 
-def revision_argument(
-    name: str = "revision", *, metavar: str = "REV", required: bool = True, default: str | None = None
-) -> Callable[[F], F]:
+def revision_argument(name: str = "revision", *, metavar: str = "REV", required: bool = True) -> Callable[[F], F]:
     """An argument that names a commit; a shell completes it."""
-    # to click, a default of None is a default, and what has one is never missing
-    more = {} if default is None else {"default": default}
-    return click.argument(name, metavar=metavar, required=required, shell_complete=complete_revision, **more)
+    return click.argument(name, metavar=metavar, required=required, shell_complete=complete_revision)
 
 
 def at_option(help: str) -> Callable[[F], F]:
