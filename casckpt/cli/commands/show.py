@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 @click.command("show", short_help="Show one commit and its parts.")
-@revision_argument(metavar="[REV]", required=False, default="HEAD")
+@revision_argument(metavar="[REV]", required=False)
 @common_options
 @click.pass_obj
-def command(session: Session, revision: str) -> None:
+def command(session: Session, revision: str | None) -> None:
     """Show the commit that REV names (else the newest), and the parts of its state with their sizes.
 
     \b
@@ -31,7 +31,7 @@ def command(session: Session, revision: str) -> None:
     casckpt show --json best:val_loss:min
     """
     with session.history() as history:
-        commit = history.resolve(revision)
+        commit = history.resolve(revision or "HEAD")
         parts = [] if commit.pruned else history.parts(commit.id)
         refs = refs_by_commit(history).get(commit.id, [])
         if session.json:
