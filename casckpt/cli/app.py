@@ -79,8 +79,8 @@ def app() -> None:
     A store is found by -C PATH, else by CASCKPT_REPO, else it is the nearest one from the current folder up.
 
     \b
-    casckpt demo                        see all of it at work, on a real training run
+    casckpt demo                        all of it at work, on a real training run
     casckpt -C runs/gpt log             what was saved
     casckpt show best:val_loss:min      one commit
-    casckpt prune --keep-last 5 --gc    keep five commits, give back the bytes of the others
+    casckpt prune --keep-last 5 --gc    give back the bytes of all but five
     """

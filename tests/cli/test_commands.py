@@ -63,7 +63,7 @@ def test_init_makes_a_store_as_asked_and_leaves_it_alone_the_second_time(casckpt
     path = tmp_path / "deep" / "store"
     ran = casckpt("init", path, "--hash", "blake3", "--chunk-size", "256K", "--codec", "small")
     assert ran.code == 0
-    assert ran.out == f"{path} is a store now (hash blake3, chunks of 256 KiB, codec small)\n"
+    assert ran.out == f"{path} is a store now\nhash blake3, chunks of 256 KiB, codec small\n"
     again = casckpt("init", path, "--json")
     assert again.json["created"] is False
     assert again.json["chunk_size"] == 256 << 10

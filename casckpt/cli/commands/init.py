@@ -62,8 +62,7 @@ def command(session: Session, path: str | None, hash: str | None, chunk_size: in
             )
             return
         did = "is a store already, left as it is" if existed else "is a store now"
-        click.echo(
-            f"{store.path} {did} (hash {form.hash}, chunks of {human_bytes(form.chunk_size)}, codec {form.codec})"
-        )
+        click.echo(f"{store.path} {did}")
+        click.echo(f"hash {form.hash}, chunks of {human_bytes(form.chunk_size)}, codec {form.codec}")
     finally:
         store.close()
