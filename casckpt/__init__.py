@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from casckpt.tensors.codecs import register as register
     from casckpt.tensors.dropin import load as load
     from casckpt.tensors.dropin import save as save
+    from casckpt.tensors.open import open_repository as open
     from casckpt.tensors.repository import Repository as Repository
-    from casckpt.tensors.repository import open_repository as open
     from casckpt.training.checkpointer import Checkpointer as Checkpointer
 
 __version__ = "0.1.0"
@@ -26,7 +26,7 @@ _HOME = {
     "Keep": ("casckpt.history.retention", "Keep"),
     "Repository": ("casckpt.tensors.repository", "Repository"),
     "load": ("casckpt.tensors.dropin", "load"),
-    "open": ("casckpt.tensors.repository", "open_repository"),
+    "open": ("casckpt.tensors.open", "open_repository"),
     "register": ("casckpt.tensors.codecs", "register"),
     "save": ("casckpt.tensors.dropin", "save"),
 }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from casckpt.history.commits import Commit
 from casckpt.objects.names import check_ref_name
-from casckpt.tensors.repository import open_repository
+from casckpt.tensors.open import open_repository
 
 if TYPE_CHECKING:
     import torch

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import operator
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from casckpt.errors import StateError
 from casckpt.history.commits import Commit, present
 from casckpt.history.ingest import EvictedError, Ingest
-from casckpt.history.plain import to_map
 from casckpt.history.records import WHOLE, check_not_pruned, get_mark
 from casckpt.history.repository import History
-from casckpt.limits import MAX_MESSAGE, MAX_METRIC_NAMES, MAX_METRICS
 from casckpt.objects.commit import CommitObject
 from casckpt.objects.paths import Globs
-from casckpt.objects.values import Map
 from casckpt.store.protocol import Progress, Store, no_progress
+from casckpt.tensors.description import Description
 
 if TYPE_CHECKING:
     import torch
@@ -76,7 +71,7 @@ class Repository(History):
         """
         from casckpt.tensors.flatten import flatten
 
-        described = _Description.checked(message, step, metrics, meta)
+        described = Description.checked(message, step, metrics, meta)
         flat = flatten(state)
         with self._saving:
             try:
@@ -86,7 +81,7 @@ class Repository(History):
                 with self.store.maintenance(wait=True):
                     return self._commit(flat, described, before_publish)
 
-    def _commit(self, flat: Flat, described: _Description, before_publish: Callable[[], object] | None) -> Commit:
+    def _commit(self, flat: Flat, described: Description, before_publish: Callable[[], object] | None) -> Commit:
         from casckpt.tensors.save import Staging, save
 
         if self._staging is None:
@@ -154,7 +149,7 @@ class Repository(History):
         from casckpt.tensors.load import load
 
         place = None if device is None else torch.empty(0, device=device).device  # before anything is read
-        globs = None if paths is None else Globs([paths] if isinstance(paths, str) else paths)
+        globs = Globs.of(paths)
 
         def work(commits: CommitReader) -> object:
             oid = self._resolve(commits, revision)
@@ -398,89 +393,3 @@ class Repository(History):
             return restore(commits.objects, root, get_mark(reader, oid).released, target, strict=strict)
 
         return self.reading(work)
-
-
-@dataclass(frozen=True, slots=True)
-class _Description:
-    """What a commit says of itself beside its state."""
-
-    message: str
-    step: int | None
-    metrics: tuple[tuple[str, float], ...]
-    meta: Map
-
-    @classmethod
-    def checked(
-        cls, message: str, step: int | None, metrics: Mapping[str, float] | None, meta: Mapping[str, object] | None
-    ) -> _Description:
-        """The description, once every bound has been checked.
-
-        Raises:
-            StateError, UnsupportedTypeError
-        """
-        if len(_encoded(message, "message")) > MAX_MESSAGE:
-            raise StateError(f"a message may have {MAX_MESSAGE} bytes", path="message", remedy="put it into the state")
-        numbers = tuple([(str(name), _number(name, value)) for name, value in (metrics or {}).items()])
-        names = sum(len(_encoded(name, "metrics")) for name, _ in numbers)
-        if len(numbers) > MAX_METRICS or names > MAX_METRIC_NAMES:
-            raise StateError(
-                f"a commit may have {MAX_METRICS} metrics with names of {MAX_METRIC_NAMES} bytes in all",
-                path="metrics",
-                remedy="put them into the state",
-            )
-        return cls(message, None if step is None else _whole(step), numbers, to_map(meta or {}))
-
-
-def _encoded(text: str, path: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        raise StateError(f"text that is no Unicode: {error}", path=path, remedy="leave lone surrogates out") from error
-
-
-def _number(name: object, value: object) -> float:
-    try:
-        return float(value)  # type: ignore[arg-type]  # whatever is no number raises
-    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise StateError(f"this metric is no number: {error}", path=f"metrics.{name}", remedy="give a float") from error
-
-
-def _whole(step: object) -> int:
-    try:
-        number = operator.index(step)  # type: ignore[arg-type]  # whatever is no whole number raises
-    except TypeError as error:
-        raise StateError(f"{step!r} is no step", path="step", remedy="give a whole number") from error
-    if not -(1 << 63) <= number < 1 << 63:
-        raise StateError("this number is no step", path="step", remedy="give one of 64 bits")
-    return number
-
-
-def open_repository(
-    path: str | PathLike[str],
-    *,
-    create: bool = True,
-    branch: str | None = None,
-    hash: str | None = None,
-    chunk_size: int | None = None,
-    codec: str | None = None,
-    accept_loss: bool = False,
-) -> Repository:
-    """Open the store at a path, and make it where there is none.
-
-    create: False: there must be one. branch: bind the handle to this branch instead of the one that HEAD names.
-    hash ("xxh3_128", "blake3"), chunk_size (bytes, a power of two), codec ("none", "fast", "auto", "small"): fixed when
-    the store is made; opening it with other values is an error.
-    accept_loss: open a store from which acknowledged changes are missing, and go on from what is there.
-
-    Raises:
-        StoreNotFoundError, NotAStoreError, NewerFormatError, StoreSettingsError, NetworkFilesystemError
-        StoreLockLostError, TruncatedStoreError, HistoryLostError, InvalidRefNameError
-    """
-    from casckpt.store.lmdb_store import open_store
-
-    store = open_store(path, create=create, hash=hash, chunk_size=chunk_size, codec=codec, accept_loss=accept_loss)
-    try:
-        return Repository(store, branch)
-    except BaseException:
-        store.close()
-        raise

@@ -24,7 +24,8 @@ from casckpt.errors import (
 from casckpt.history.commits import Commit
 from casckpt.history.retention import Keep
 from casckpt.objects.names import check_ref_name
-from casckpt.tensors.repository import Repository, open_repository
+from casckpt.tensors.open import open_repository
+from casckpt.tensors.repository import Repository
 from casckpt.training.due import Due, Metrics
 from casckpt.training.loader import END, Position, position_of
 from casckpt.training.run import Run

@@ -15,7 +15,8 @@ import casckpt
 from casckpt.errors import PolicyError, StoreBusyError, StoreFailedError, StoreFullError
 from casckpt.limits import MIB
 from casckpt.store import filesystem
-from casckpt.tensors.repository import Repository, open_repository
+from casckpt.tensors.open import open_repository
+from casckpt.tensors.repository import Repository
 from casckpt.training import upkeep
 from casckpt.training.upkeep import Upkeep
 from tests.processes import Program

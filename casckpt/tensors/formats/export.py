@@ -37,7 +37,7 @@ def export(
     """As `Repository.export` has it."""
     target = Path(path)
     chosen = choose_format(target, format)
-    globs = None if paths is None else Globs([paths] if isinstance(paths, str) else paths)
+    globs = Globs.of(paths)
     commit = repo.resolve(revision)
 
     def work(commits: CommitReader) -> object:
