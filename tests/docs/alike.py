@@ -1,16 +1,20 @@
 """Whether an output is what a page shows, but for what changes from run to run: ids, ages, dates, durations, places.
 
 Nothing is left out: what changes is replaced by its kind. Sizes must be near, and so must what training came to: the
-last digits of floats are another machine's own.
+last digits of floats are another machine's own. An id is another one each time, and the same one all over a page.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
+_UUID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
+_ID = re.compile(r"\b[0-9a-f]{8,64}\b(?!\.)")  # of letters alone too: one in 2,557 is
+_SHORT = 8
 _PATTERNS = (
-    (re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b"), "UUID"),
-    (re.compile(r"\b(?=[0-9a-f]*[0-9])[0-9a-f]{8,64}\b(?!\.)"), "ID"),
+    (_UUID, "UUID"),
+    (_ID, "ID"),
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:\d\d)?"), "TIME"),
     (re.compile(r"\b[\d,.]+ (?:[KMGT]i)?B/s"), "RATE"),
     (re.compile(r"\b\d+(?:\.\d+)? (?:ms|s|min|h|d|w|y)\b(?!\w)"), "SPAN"),
@@ -72,3 +76,19 @@ def _is_line_alike(shown: str, real: str) -> bool:
     if not (cut or real_cut) or behind != real_behind or abs(len(shown) - len(real)) > _CUT:
         return False
     return shown.startswith(real) or real.startswith(shown)
+
+
+def ids_agree(outputs: Iterable[tuple[str, str]]) -> bool:
+    """Whether the ids that a page shows stand for one another as those that came out do. outputs: shown, and real."""
+    there: dict[str, str] = {}
+    back: dict[str, str] = {}
+    for shown, real in outputs:
+        for one, other in zip(_ids(shown), _ids(real), strict=False):
+            if there.setdefault(one, other) != other or back.setdefault(other, one) != one:
+                return False
+    return True
+
+
+def _ids(text: str) -> list[str]:
+    """The ids in a text, as far as people see them."""
+    return [found[:_SHORT] for found in _ID.findall(_UUID.sub("", text))]

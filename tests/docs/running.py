@@ -82,6 +82,11 @@ class Outcome:
     printed: str
 
 
+def promised(outcomes: list[Outcome]) -> list[tuple[str, str]]:
+    """What is shown and what was printed, where numbers are promised."""
+    return [(outcome.shown, outcome.printed) for outcome in outcomes if not outcome.block.numbers_vary]
+
+
 @contextlib.contextmanager
 def _place() -> Iterator[Path]:
     """A new folder whose path is as long as HOME, so that tables are cut as readers see them."""

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.alike import alike, normal
+from tests.docs.alike import alike, ids_agree, normal
 from tests.docs.pages import DOCS, all_pages, blocks
-from tests.docs.running import Interpreter, run_page
+from tests.docs.running import Interpreter, promised, run_page
 
 
 @pytest.fixture(scope="module")
@@ -22,11 +22,13 @@ def interpreter() -> Iterator[Interpreter]:
 
 @pytest.mark.parametrize("page", all_pages(), ids=lambda page: str(page.relative_to(DOCS)))
 def test_the_code_of_a_page_runs_and_prints_what_it_shows(page: Path, interpreter: Interpreter) -> None:
-    for outcome in run_page(page, interpreter, long=False):
+    outcomes = run_page(page, interpreter, long=False)
+    for outcome in outcomes:
         assert alike(outcome.shown, outcome.printed, numbers_vary=outcome.block.numbers_vary), (
             f"{outcome.where}\nprints\n{normal(outcome.printed)}\nand the page shows\n{normal(outcome.shown)}\n"
             "(python -m tests.docs.update writes it anew)"
         )
+    assert ids_agree(promised(outcomes)), "a commit has two ids on the page (python -m tests.docs.update cures it)"
 
 
 def test_code_that_is_not_run_says_why_and_no_block_is_left_out_by_accident() -> None:
@@ -49,6 +51,7 @@ def test_code_that_is_not_run_says_why_and_no_block_is_left_out_by_accident() ->
         ("4 chunks live (0.0 s)", "4 chunks live (1.2 s)"),
         ("on from bef…", "on from b…"),
         ("loss 0.3566616", "loss 0.3566618"),
+        ("at 5e91b4db", "at faceddab"),
     ],
 )
 def test_ids_ages_and_dates_may_differ(shown: str, real: str) -> None:
@@ -71,3 +74,9 @@ def test_ids_ages_and_dates_may_differ(shown: str, real: str) -> None:
 )
 def test_nothing_else_may(shown: str, real: str) -> None:
     assert not alike(shown, real)
+
+
+def test_an_id_is_the_same_one_all_over_a_page() -> None:
+    assert ids_agree([("commit 11111111 of 22222222", "commit aaaaaaaa of bbbbbbbb"), ("11111111ff", "aaaaaaaaee")])
+    assert not ids_agree([("at 11111111", "at aaaaaaaa"), ("at 11111111", "at bbbbbbbb")])
+    assert not ids_agree([("at 11111111", "at aaaaaaaa"), ("at 22222222", "at aaaaaaaa")])

@@ -1,6 +1,7 @@
 """Writes what the code of pages really prints into the pages: `python -m tests.docs.update [PAGE…]`.
 
-A page whose outputs differ only by what changes from run to run stays as it is.
+A page whose outputs differ only by what changes from run to run stays as it is; of any other all outputs are written,
+so that an id is the same in all of it.
 """
 
 from __future__ import annotations
@@ -8,26 +9,28 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.docs.alike import alike
+from tests.docs.alike import alike, ids_agree
 from tests.docs.pages import all_pages
-from tests.docs.running import Interpreter, Outcome, run_page
+from tests.docs.running import Interpreter, Outcome, promised, run_page
 from tests.processes import ROOT
 
 
 def updated(text: str, outcomes: list[Outcome]) -> str:
-    """The page with the outputs that came out, where the code and what it showed still stand in it, and only once.
-
-    All of them, so that an id is the same in all of a page; or none, if none is another than what is shown.
-    """
-    if all(alike(outcome.shown, outcome.printed, numbers_vary=outcome.block.numbers_vary) for outcome in outcomes):
+    """The page with the outputs that came out, where the code and what it showed still stand in it."""
+    if ids_agree(promised(outcomes)) and all(
+        alike(outcome.shown, outcome.printed, numbers_vary=outcome.block.numbers_vary) for outcome in outcomes
+    ):
         return text
+    behind = 0  # outcomes come in the order of the page
     for outcome in outcomes:
-        old = outcome.source + outcome.shown
-        if text.count(old) != 1:
+        start = text.find(outcome.source + outcome.shown, behind)
+        if start < 0:
             print(f"{outcome.where}: left as it is", file=sys.stderr)
             continue
+        start += len(outcome.source)
         printed = outcome.printed.strip("\n") + "\n" * bool(outcome.printed.strip())
-        text = text.replace(old, outcome.source + printed)
+        text = text[:start] + printed + text[start + len(outcome.shown) :]
+        behind = start + len(printed) - 1  # the newline before the next command
     return text
 
 
