@@ -30,7 +30,7 @@ def print_differences(found: Found, values: bool, limit: int) -> None:
     if found.released:
         print_lines(Text(f"left out, since it was released: {printable(', '.join(found.released))}", "red"))
     if not found.changes:
-        click.echo("nothing differs")
+        click.echo("nothing that fits differs" if found.globs else "nothing differs")
         return
     click.echo()
     _print_parts([part for part in found.parts if part.tensors or part.values])

@@ -53,8 +53,14 @@ def narrowed(side: Side, part: str, *, whole_if_absent: bool = False) -> Side:
         return Side(side.objects, found[1])
     if whole_if_absent:
         return side
-    names = ", ".join([child("", key) for key, _ in held.values()])
-    raise RestoreMismatchError("there is no such part", path=child("", part), remedy=f"there is {names or 'no part'}")
+    raise RestoreMismatchError(
+        "there is no such part", path=child("", part), remedy=f"there is {', '.join(part_names(held)) or 'no part'}"
+    )
+
+
+def part_names(entries: dict[bytes, tuple[Value, Value]]) -> list[str]:
+    """The keys by which parts can be asked for, as they are asked for: without the escapes of paths."""
+    return [key for key, _ in entries.values() if isinstance(key, str)]
 
 
 def _entries(side: Side, value: Value) -> dict[bytes, tuple[Value, Value]]:

@@ -13,7 +13,7 @@ from casckpt.objects.values import ArrayRecord, BlobRecord, Map, TensorRecord, V
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One top-level key of a state, as it stands in paths; "" where the state is no mapping and so is one part.
+    """One top-level key of a state, as it stands in paths; "" where the state is no plain dict and so is one part.
 
     tensors: how many tensors and arrays. values: how many other leaves, a long list of plain values as one. nbytes: of
     the storages, each once. Of a released part nothing but its name is known.

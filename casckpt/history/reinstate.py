@@ -16,6 +16,7 @@ from casckpt.errors import ReleasedPartError, RestoreMismatchError
 from casckpt.history.commits import Commit, CommitReader, present
 from casckpt.history.ingest import Ingest
 from casckpt.history.listing import stored_bytes
+from casckpt.history.narrow import part_names
 from casckpt.history.records import WHOLE, check_not_pruned, get_mark
 from casckpt.objects.commit import CommitObject
 from casckpt.objects.ids import Kind
@@ -104,7 +105,7 @@ def _merged(ingest: Ingest, commits: CommitReader, wanted: Wanted, parts: tuple[
             raise RestoreMismatchError(
                 f"the state of {wanted.revision} has no such part",
                 path=child("", part),
-                remedy=f"it has {', '.join([child('', key) for key, _ in other.values()]) or 'no parts'}",
+                remedy=f"it has {', '.join(part_names(other)) or 'no parts'}",
             )
     keep: dict[bytes, tuple[Value, int, Value]] = {}
     if wanted.tip is not None:
@@ -135,7 +136,7 @@ def _top(ingest: Ingest, commits: CommitReader, commit: bytes) -> dict[bytes, tu
     released = get_mark(objects.reader, commit).released
     if not isinstance(root, Map):
         raise RestoreMismatchError(
-            f"the state of commit {commit.hex()[:12]} is no mapping, and so has no parts",
+            f"the state of commit {commit.hex()[:12]} is no plain dict, and so has no parts",
             path="",
             remedy="restore the whole state, without parts",
         )

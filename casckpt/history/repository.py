@@ -265,7 +265,7 @@ class History(Maintained):
                 unborn = name == get_head(writer) and next(all_refs(writer, BRANCH), None) is None
                 if tip is None and not unborn:
                     raise RefNotFoundError(
-                        f"there is no branch {name!r}", ref=name, remedy=f"make it with repo.branch({name!r})"
+                        f"there is no branch {name!r}", ref=name, remedy="make it first: `create=True`, or `switch -c`"
                     )
                 set_head(writer, name)
             self._branch, self._tip, self._in_doubt = name, tip, None

@@ -89,6 +89,8 @@ def test_show_tells_all_of_a_commit_and_its_parts(at: Casckpt, history: History)
     fields = dict(line.split(maxsplit=1) for line in out.splitlines() if line[:1].strip())
     assert fields["commit"] == history.resolve("v1").id
     assert fields["refs"] == "tag v1"
+    assert at("show", "v1", "--json").json["refs"] == ["tag/v1"]
+    assert "refs" not in at("status", "--json").json["commit"]  # it has one: an empty list would not be true
     assert fields["step"] == "30"
     assert fields["message"] == "at 30"
     assert fields["metrics"] == "loss 3.0"

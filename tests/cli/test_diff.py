@@ -88,6 +88,7 @@ def test_globs_parts_and_limits(run: Casckpt) -> None:
     assert paths("one", "--part", "optimizer") == {"optimizer.lr"}
     assert paths("HEAD", "HEAD") == set()
     assert run("diff", "HEAD").out.endswith("nothing differs\n")
+    assert run("diff", "one", "*typo*").out.endswith("nothing that fits differs\n")
     assert "(1 of 5 tensors shown; -n 0 shows all)" in run("diff", "one", "-n", 1).out
     assert run("diff", "one", "--part", "ema").code == 7
     assert run("diff", "model.*").code == 2

@@ -43,6 +43,12 @@ def test_revisions_and_globs_are_told_apart(at: Casckpt, words: list[str], paths
     assert [leaf["path"] for leaf in at("ls", *words, "--json").json] == paths
 
 
+def test_a_glob_that_fits_nothing_is_said_to(at: Casckpt) -> None:
+    ran = at("ls", "*nothing*")
+    assert (ran.code, ran.out) == (0, "nothing in the state fits\n")
+    assert at("ls", "*nothing*", "--depth", 1).out == ran.out
+
+
 def test_what_is_neither_is_named(at: Casckpt) -> None:
     ran = at("ls", "nope")
     assert ran.code == 4

@@ -108,6 +108,10 @@ def test_a_part_or_commit_that_is_not_there_is_named(three: History) -> None:
         three.reinstate("HEAD~1", parts=["ema"])
     with pytest.raises(UnknownRevisionError):
         three.reinstate("nope")
+    commit(three, {"a.b": runs(1), 7: runs(2)})
+    with pytest.raises(RestoreMismatchError, match=r"it has a\.b$"):  # as it is asked for, and what can be asked for
+        three.reinstate("HEAD", parts=["a"])
+    three.reinstate("HEAD", parts=["a.b"])
 
 
 def test_a_branch_that_somebody_else_moved_stays_where_it_is(three: History) -> None:
@@ -127,14 +131,17 @@ def test_a_branch_without_a_commit_begins_with_the_state_that_is_restored(store)
     assert other.resolve("new").parents == ()
 
 
-def test_what_gc_takes_meanwhile_is_written_again(store, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("parts", [None, ["model"], ["model", "ema"]])
+def test_what_gc_takes_meanwhile_is_written_again(
+    store, monkeypatch: pytest.MonkeyPatch, parts: list[str] | None
+) -> None:
     """The commit is pruned and collected between the look at it and the publishing."""
     from casckpt.history import repository
 
     history, other = History(store), History(store)
     for step in range(3):
-        commit(history, {"model": runs(step)})
-    expected = load(history, "HEAD~2")
+        commit(history, {"model": runs(step), "ema": runs(10 + step)})
+    expected = {"model": runs(0), "ema": runs(12 if parts == ["model"] else 10)}
     reinstate = repository.reinstate
 
     def collected_meanwhile(ingest, commits, wanted, **options):
@@ -143,7 +150,7 @@ def test_what_gc_takes_meanwhile_is_written_again(store, monkeypatch: pytest.Mon
         return reinstate(ingest, commits, wanted, **options)
 
     monkeypatch.setattr(repository, "reinstate", collected_meanwhile)
-    history.reinstate("HEAD~2")
+    history.reinstate("HEAD~2", parts=parts)
     assert load(history, "HEAD") == expected
     assert other.gc().chunks == 0
 

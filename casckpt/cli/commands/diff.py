@@ -34,11 +34,12 @@ class Named:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What differs. part: what alone was compared. released: parts that were left out, since one side released them."""
+    """What differs. part, globs: what alone was compared. released: parts left out, since one side released them."""
 
     old: Named
     new: Named
     part: str | None
+    globs: tuple[str, ...]
     released: tuple[str, ...]
     parts: list[PartSummary]
     changes: list[Change]
@@ -188,4 +189,4 @@ def _found(
         parts_of(side.objects, side.root) if part is None else [part_of(side.objects, child("", part), side.root)]
         for side in (old, new)
     ]
-    return Found(named[0], named[1], part, released, summarize(told, *counted), told)
+    return Found(named[0], named[1], part, globs, released, summarize(told, *counted), told)

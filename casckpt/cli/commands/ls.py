@@ -63,7 +63,9 @@ def command(session: Session, words: tuple[str, ...], order: str | None, depth: 
             leaves = history.ls("HEAD", words)  # a path without a wildcard, then
             if not leaves:
                 raise
-    if depth is not None:
+    if not leaves and not session.json:
+        click.echo("nothing in the state fits" if words else "the state is empty")
+    elif depth is not None:
         _print_groups(session, _grouped(leaves, depth), order, limit)
     else:
         _print_leaves(session, leaves, order, limit)
