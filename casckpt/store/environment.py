@@ -79,7 +79,8 @@ class Environment:
         self._gate = threading.Condition(self._lock)
         self._live: set[Transaction] = set()
         self._alone: Transaction | None = None  # of whoever has, or waits to have, the environment alone
-        self._write_lock = threading.Lock()
+        # Re-entrant only so that it knows its holder: `_end_write` gives it back where an interrupt may have come.
+        self._write_lock = threading.RLock()
         self._writing_thread: int | None = None
         self._failure = ""
         self._reserved = 0
@@ -126,12 +127,16 @@ class Environment:
 
     def begin_read(self, handle: Handle) -> Transaction:
         """A snapshot, which any one thread at a time may use and any thread end."""
-        with self._lock:
-            self._wait_for_turn(handle, write=False)
-            transaction = Transaction(handle)
-            transaction.raw = self._begin_read()
-            self._live.add(transaction)
-            return transaction
+        transaction = Transaction(handle)
+        try:
+            with self._lock:
+                self._wait_for_turn(handle, write=False)
+                transaction.raw = self._begin_read()
+                self._live.add(transaction)
+        except BaseException:
+            self.end_read(transaction)
+            raise
+        return transaction
 
     def _wait_for_turn(self, handle: Handle, *, write: bool) -> None:
         """Call under the gate: returns once a transaction may begin, or raises as `check` does."""
@@ -166,28 +171,24 @@ class Environment:
     def begin_write(self, handle: Handle) -> Transaction:
         """The write transaction, once whoever holds it has ended; this thread must be the one to end it."""
         transaction = Transaction(handle)
-        with self._lock:
-            self._wait_for_turn(handle, write=True)
-            if self._writing_thread == transaction.thread:
-                raise StoreBusyError(
-                    "this thread is inside a write transaction of it already",
-                    store=str(self.path),
-                    holders=("this thread",),
-                    remedy="use the writer that is there, or end it first",
-                )
-            self._live.add(transaction)  # before the wait, so that a close waits for it too
         try:
+            with self._lock:
+                self._wait_for_turn(handle, write=True)
+                if self._writing_thread == transaction.thread:
+                    raise StoreBusyError(
+                        "this thread is inside a write transaction of it already",
+                        store=str(self.path),
+                        holders=("this thread",),
+                        remedy="use the writer that is there, or end it first",
+                    )
+                self._live.add(transaction)  # before the wait, so that a close waits for it too
             self._write_lock.acquire()
-            try:
-                self._writing_thread = transaction.thread
-                self.check(handle)
-                transaction.raw = self._begin_write()
-                keep(transaction.raw)
-            except BaseException:
-                self._release_writer()
-                raise
+            self._writing_thread = transaction.thread
+            self.check(handle)
+            transaction.raw = self._begin_write()
+            keep(transaction.raw)
         except BaseException:
-            self._forget(transaction)
+            self.end_write(transaction)
             raise
         return transaction
 
@@ -200,21 +201,20 @@ class Environment:
     def end_read(self, transaction: Transaction) -> None:
         """End a snapshot. Twice is once; in a forked child it touches nothing."""
         with self._lock:
-            raw, transaction.raw = transaction.raw, None
-            if raw is not None:
-                transaction.cursors.clear()
-                raw.abort()
-                self._forget(transaction)
+            transaction.cursors.clear()
+            if transaction.raw is not None:
+                transaction.raw.abort()
+                transaction.raw = None
+            self._forget(transaction)
 
-    def abort(self, transaction: Transaction) -> None:
-        """End a write transaction and what it did. Twice is once."""
-        raw = self._take(transaction)
-        if raw is None:
-            return
-        try:
-            raw.abort()  # even where the environment has failed: nothing of it is published, and the lock is let go
-        finally:
-            self._let_others_write(raw)
+    def end_write(self, transaction: Transaction) -> None:
+        """End a write transaction, and undo what it did and did not commit. Twice is once.
+
+        So whoever calls it may be interrupted anywhere in it, and call it again.
+        """
+        if transaction in self._live:  # else the lock may be another's by now
+            self.check_thread(transaction)
+            self._end_write(transaction)
             self._forget(transaction)
 
     def commit(self, transaction: Transaction, *, durable: bool) -> None:
@@ -224,27 +224,23 @@ class Environment:
             StoreFullError: the disk filled up under it; nothing was published.
             StoreFailedError: the outcome is unknown.
         """
+        self.check_thread(transaction)
         try:
             if self._failure:
                 raise self.failed_error()
             counter = self._count(transaction)
-        except BaseException:
-            self.abort(transaction)
-            raise
-        raw = self._take(transaction)
-        assert raw is not None
-        try:
+            assert transaction.raw is not None
+            transaction.cursors.clear()
             try:
-                raw.commit()
+                transaction.raw.commit()
             except lmdb.Error as error:
                 self._fail("a commit failed", error)
-            finally:
-                self._let_others_write(raw)
+            self._end_write(transaction)
             self._reserve()
             if durable:
                 self._acknowledge(counter)
         finally:
-            self._forget(transaction)  # now it may be closed
+            self.end_write(transaction)  # now it may be closed
 
     def _count(self, transaction: Transaction) -> int:
         """Bump the counter of changes, which the mark is held against."""
@@ -284,24 +280,23 @@ class Environment:
                 remedy="end it there: until then nobody else can write",
             )
 
-    def _take(self, transaction: Transaction) -> lmdb.Transaction[memoryview] | None:
-        self.check_thread(transaction)
-        raw, transaction.raw = transaction.raw, None
-        transaction.cursors.clear()
-        return raw
-
-    def _let_others_write(self, raw: lmdb.Transaction[memoryview]) -> None:
-        give_up(raw)
-        self._release_writer()
-
-    def _release_writer(self) -> None:
-        self._writing_thread = None
-        self._write_lock.release()
+    def _end_write(self, transaction: Transaction) -> None:
+        """Let others write. Each step may be done twice, so that an interrupt between two of them does no harm."""
+        raw = transaction.raw
+        if raw is not None:
+            transaction.cursors.clear()
+            raw.abort()  # nothing where it was committed; even in an environment that failed, it gives LMDB's lock back
+            give_up(raw)
+            transaction.raw = None
+        if self._writing_thread == transaction.thread:
+            self._writing_thread = None
+        with contextlib.suppress(RuntimeError):  # not held: given back already, or never had
+            self._write_lock.release()
 
     def _forget(self, transaction: Transaction) -> None:
         with self._lock:
+            self._gate.notify_all()  # first: whoever is not there any more is not ended again after an interrupt
             self._live.discard(transaction)
-            self._gate.notify_all()
 
     # -- room and failure ----------------------------------------------------------------------------------------------
 
@@ -480,7 +475,7 @@ class Environment:
         self._alone = None
         self._lock = threading.RLock()
         self._gate = threading.Condition(self._lock)
-        self._write_lock = threading.Lock()
+        self._write_lock = threading.RLock()
         for transaction in self._live:
             if transaction.raw is not None:
                 keep(transaction.raw)

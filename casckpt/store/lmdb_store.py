@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,13 +70,17 @@ def open_store(
 class LmdbReader:
     """A read transaction."""
 
-    _transaction: Transaction | None
+    _transaction: Transaction | None = None
 
-    def __init__(self, environment: Environment, transaction: Transaction | None) -> None:
+    def __init__(self, environment: Environment, handle: Handle) -> None:
         self._environment = environment
         self._databases = environment.databases
-        self._transaction = transaction
+        self._handle = handle
         self._changes = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._transaction = self._environment.begin_read(self._handle)
 
     def _raw(self) -> lmdb.Transaction[memoryview]:
         transaction = self._transaction
@@ -195,10 +200,12 @@ class LmdbWriter(LmdbReader):
     """The write transaction; begins with its `with` block and ends with it, on the same thread."""
 
     def __init__(self, environment: Environment, handle: Handle, *, durable: bool, room: int | None) -> None:
-        super().__init__(environment, None)
-        self._handle = handle
+        super().__init__(environment, handle)
         self._durable = durable
         self._room = room
+
+    def _begin(self) -> None:
+        """Nothing yet: its `with` block begins it."""
 
     def _raw(self) -> lmdb.Transaction[memoryview]:
         transaction = self._transaction
@@ -232,8 +239,8 @@ class LmdbWriter(LmdbReader):
 
     def close(self) -> None:
         """End the transaction, and what it did. Twice is once; in a forked child it does nothing."""
-        if self._transaction is not None and self._transaction.raw is not None:
-            self._environment.abort(self._transaction)
+        if self._transaction is not None:
+            self._environment.end_write(self._transaction)
 
     def __enter__(self) -> Self:
         self._transaction = self._environment.begin_write(self._handle)
@@ -256,7 +263,11 @@ class LmdbWriter(LmdbReader):
             self._environment.commit(self._transaction, durable=self._durable)
 
     def __del__(self) -> None:
-        """Nothing: only the thread that began it may end it, and this may be any."""
+        # Left open by an interrupt at the very beginning of `__exit__`, or at its end. Only the thread that began it may
+        # end it, and this may be any; the interpreter's end lets go of LMDB's lock by itself.
+        transaction = self._transaction
+        if transaction is not None and transaction.thread == threading.get_ident() and not sys.is_finalizing():
+            self._environment.end_write(transaction)
 
 
 class LmdbStore:
@@ -270,7 +281,7 @@ class LmdbStore:
 
     def read(self) -> LmdbReader:
         """Begin a read transaction."""
-        return LmdbReader(self._environment, self._environment.begin_read(self._handle))
+        return LmdbReader(self._environment, self._handle)
 
     def write(self, *, durable: bool, room: int | None) -> LmdbWriter:
         """The write transaction, by `with`."""

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from typing import Final
 
 import lmdb
+
+# Never freed itself, so that nothing in it is, not even at the interpreter's exit.
+_kept: Final[set[object]] = set()
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(_kept))
 
 
 class Handle:
@@ -34,10 +39,10 @@ class Transaction:
 
 
 def keep(thing: object) -> None:
-    """Make sure that this object is never freed, not even at the interpreter's exit."""
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+    """Make sure that this object is never freed, not even at the interpreter's exit. Twice is once."""
+    _kept.add(thing)
 
 
 def give_up(thing: object) -> None:
-    """Take back `keep`."""
-    ctypes.pythonapi.Py_DecRef(ctypes.py_object(thing))
+    """Take back `keep`. Twice is once."""
+    _kept.discard(thing)
