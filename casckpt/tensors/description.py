@@ -51,8 +51,10 @@ def _encoded(text: str, path: str) -> bytes:
 
 
 def _number(name: object, value: object) -> float:
+    item = getattr(value, "item", None)
     try:
-        return float(value)  # type: ignore[arg-type]  # whatever is no number raises
+        # item(), since float() warns of a tensor that requires a gradient, as a loss does
+        return float(item() if callable(item) else value)  # type: ignore[arg-type]  # whatever is no number raises
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise StateError(f"this metric is no number: {error}", path=f"metrics.{name}", remedy="give a float") from error
 

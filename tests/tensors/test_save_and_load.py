@@ -377,7 +377,7 @@ def test_a_description_comes_back(repo) -> None:
         {"w": 1},
         "warm-up done",
         step=np.int64(7),
-        metrics={"loss": torch.tensor(0.5), "nan": math.nan},
+        metrics={"loss": torch.tensor(0.5, requires_grad=True), "nan": math.nan, "np": np.float32(0.5)},
         meta={"git": "a1"},
     )
     again = repo.resolve()
