@@ -63,7 +63,7 @@ def read_folder(path: Path) -> Imported:
     """
     try:
         entries = sorted(os.scandir(path), key=lambda entry: entry.name)
-        names = [entry.name for entry in entries if entry.is_file()]
+        names = [entry.name for entry in entries if Path(entry).is_file()]
     except OSError as error:
         raise ImportFormatError(f"cannot be read: {error.strerror}", file=str(path)) from error
     weights = next((name for name in _WEIGHTS if name in names), None)

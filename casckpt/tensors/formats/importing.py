@@ -10,6 +10,7 @@ from casckpt.errors import ImportFormatError
 from casckpt.history.commits import Commit
 from casckpt.tensors.formats.read import read_state
 from casckpt.tensors.formats.source import source_record
+from casckpt.tensors.look import look
 
 if TYPE_CHECKING:
     from casckpt.tensors.repository import Repository
@@ -26,16 +27,23 @@ def import_file(
     part: str | None,
 ) -> Commit:
     """As `Repository.import_file` has it."""
-    before = source_record(path, "")
+    try:
+        before = look(path)
+    except OSError as error:
+        raise ImportFormatError(f"cannot be read: {error.strerror}", file=str(path)) from error
+    if before is None:
+        raise ImportFormatError("there is no such file or folder", file=str(path))
     found = read_state(path)
 
     def check() -> None:
-        if source_record(path, "") != before:
+        if look(path) != before:
             raise ImportFormatError(
                 "it was written to while it was read", file=str(path), remedy="import it again when it is finished"
             )
 
-    source = {**before, "format": found.format, **({} if part is None else {"part": part})}
+    source = source_record(path, before, found.format)
+    if part is not None:
+        source["part"] = part
     return repo.commit(
         found.state if part is None else {part: found.state},
         message or f"imported {source['name']}",

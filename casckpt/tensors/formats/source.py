@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from casckpt.errors import ImportFormatError
+from casckpt.tensors.look import Look
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,23 +24,9 @@ class Imported:
     step: int | None = None
 
 
-def source_record(path: str | PathLike[str], format: str) -> dict[str, object]:
-    """What a commit says of the file or folder that it was taken from: name, bytes, mtime_ns, format.
+def source_record(path: str | PathLike[str], seen: Look, format: str) -> dict[str, object]:
+    """What a commit says of the file or folder that it was taken from, as it was `seen`: name, bytes, mtime_ns, format.
 
     Of a folder the bytes of all its files, and the time of the newest.
-
-    Raises:
-        ImportFormatError: it is not there.
     """
-    place = Path(path)
-    try:
-        files = sorted(item for item in place.rglob("*") if item.is_file()) if place.is_dir() else [place]
-        found = [item.stat() for item in files]
-    except OSError as error:
-        raise ImportFormatError(f"cannot be read: {error.strerror}", file=str(path)) from error
-    return {
-        "name": place.resolve().name,
-        "bytes": sum(item.st_size for item in found),
-        "mtime_ns": max((item.st_mtime_ns for item in found), default=0),
-        "format": format,
-    }
+    return {"name": Path(path).resolve().name, "bytes": seen.nbytes, "mtime_ns": seen.mtime_ns, "format": format}

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
-from casckpt.tensors.intake.look import Look, look
+from casckpt.tensors.look import Look, look
 
 # Of files that differ only in this, the first is taken: it is the one that can hold a whole training state.
 SUFFIXES: Final = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
@@ -114,7 +114,18 @@ def is_checkpoint_folder(folder: Path) -> bool:
     names = {entry.name for entry in folder.iterdir()}
     weights = {name for name in names if _WEIGHTS.fullmatch(name) or _SHARD.fullmatch(name)}
     others = [name for name in names - weights if not _COMPANION.fullmatch(name)]
-    return bool(weights) and not any(_looks_like_one(folder / name) for name in others)
+    return bool(weights) and not any(_is_one_inside(folder / name) for name in others)
+
+
+def _is_one_inside(path: Path) -> bool:
+    """Whether what stands beside weights is a checkpoint by itself. A folder without weights of its own is none, though
+    a number is in its name: DeepSpeed's global_step500. Looked at is that folder alone, whatever links are in it."""
+    if not path.is_dir():
+        return path.suffix.lower() in SUFFIXES
+    try:
+        return any(_WEIGHTS.fullmatch(item.name) or _SHARD.fullmatch(item.name) for item in path.iterdir())
+    except OSError:
+        return False
 
 
 def number_in(name: str) -> tuple[int | None, bool]:
@@ -159,6 +170,8 @@ def _reason_against(path: Path, companions: bool) -> str | None:
     """Why an entry that looks like a checkpoint is none; None where it is one."""
     if _TEMPORARY.match(path.name):
         return "a temporary name"
+    if path.is_symlink() and not path.exists():
+        return "a link that leads nowhere"
     if path.is_symlink() and path.resolve().parent == path.parent.resolve():
         return f"points to {path.resolve().name}"
     if path.exists() and not path.is_file() and not path.is_dir():

@@ -15,9 +15,9 @@ from casckpt.errors import CasckptError, ImportFormatError, NewerFormatError, St
 from casckpt.history.commits import Commit
 from casckpt.store.protocol import Progress, no_progress
 from casckpt.tensors.intake.discover import Checkpoint, Found, checkpoint, discover, is_checkpoint_folder
-from casckpt.tensors.intake.look import look
 from casckpt.tensors.intake.private import private_copy
 from casckpt.tensors.intake.report import ImportReport, Item, OnItem, Outcome
+from casckpt.tensors.look import look
 
 if TYPE_CHECKING:
     from casckpt.tensors.repository import Repository
@@ -66,7 +66,7 @@ class Intake:
 
         with private_copy(one.path) if private else nullcontext(one.path) as readable:
             imported = read_state(readable)
-            source = source_record(one.path, imported.format)
+            source = source_record(one.path, one.look, imported.format)
             if self._part is not None:
                 source["part"] = self._part
             if step is None:

@@ -30,19 +30,22 @@ def private_copy(path: Path) -> Iterator[Path]:
     with ExitStack() as stack:
         try:
             place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="casckpt-"))) / path.name
-            _copy(path, place, stack)
+            if path.is_dir():
+                place.mkdir()
+                for item in sorted(path.iterdir()):
+                    _copy(item, place / item.name, stack)
+            else:
+                _copy(path, place, stack)
         except OSError as error:
             raise ImportFormatError(f"cannot be read: {error.strerror}", file=str(path)) from error
         yield place
 
 
 def _copy(path: Path, place: Path, stack: ExitStack) -> None:
-    if path.is_dir():
-        place.mkdir()
-        for item in sorted(path.iterdir()):
-            _copy(item, place / item.name, stack)
-    elif path.is_file():
+    if path.is_file():
         place.symlink_to(f"/proc/self/fd/{_copied(path, stack)}")
+    else:
+        place.mkdir()  # of a folder in a folder, and whatever else is not read, only the name is told
 
 
 def _copied(path: Path, stack: ExitStack) -> int:

@@ -16,10 +16,11 @@ import zipfile
 from pathlib import Path
 from typing import Final
 
-from casckpt.tensors.intake.look import Look
+from casckpt.errors import ImportFormatError
+from casckpt.limits import MAX_INDEX, MAX_SAFETENSORS_HEADER
+from casckpt.tensors.formats.folder import read_bounded
+from casckpt.tensors.look import Look
 
-# The longest header that safetensors itself reads, and an index file beyond which nobody goes.
-_MAX_HEADER: Final = 100_000_000
 _TRAINERS: Final = re.compile(r"checkpoint-\d+")
 
 
@@ -98,7 +99,7 @@ def _file_lacks(path: Path) -> str | None:
             length = int.from_bytes(beginning, "little")
             if size < 8 or length > size - 8:
                 return "it ends within its header"
-            end = _safetensors_end(file.read(min(length, _MAX_HEADER)))
+            end = _safetensors_end(file.read(min(length, MAX_SAFETENSORS_HEADER)))
             return None if end is None or 8 + length + end <= size else "it ends before its last tensor does"
         if beginning.startswith(b"PK") and not zipfile.is_zipfile(file):
             return "its end is missing"
@@ -122,8 +123,9 @@ def _folder_lacks(folder: Path) -> str | None:
     for name in sorted(names):
         if name.endswith(".index.json"):
             try:
-                shards = {str(shard) for shard in json.loads((folder / name).read_bytes())["weight_map"].values()}
-            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+                index = json.loads(read_bounded(folder / name, MAX_INDEX))
+                shards = {str(shard) for shard in index["weight_map"].values()}
+            except (ImportFormatError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 return f"{name} cannot be read"
             missing = sorted(shards - names)
             if missing:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 from casckpt.errors import ImportFormatError, RefMovedError
 from casckpt.tensors.intake.discover import Checkpoint, Found, discover
 from casckpt.tensors.intake.intake import Intake, try_to_take
-from casckpt.tensors.intake.look import Look, look
 from casckpt.tensors.intake.report import ImportReport, Item, OnItem, Outcome
 from casckpt.tensors.intake.settled import Settling, is_being_written, lacks
+from casckpt.tensors.look import Look, look
 
 if TYPE_CHECKING:
     from casckpt.tensors.repository import Repository

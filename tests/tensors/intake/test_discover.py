@@ -105,6 +105,7 @@ def test_temporary_names_links_within_the_folder_and_shards_are_left_out_with_a_
     files(tmp_path, "model-00001-of-00002.safetensors", "tmp-checkpoint-7/model.safetensors", "elsewhere/step_8.pt")
     (tmp_path / "latest.pt").symlink_to("step_1.pt")
     (tmp_path / "step_8.pt").symlink_to(tmp_path / "elsewhere" / "step_8.pt")
+    (tmp_path / "step_9.pt").symlink_to(tmp_path / "elsewhere" / "step_9.pt")
     assert found(tmp_path) == ["step_1.pt", "step_8.pt"]
     assert left_out(tmp_path) == {
         "tmp-step_2.pt": "a temporary name",
@@ -113,6 +114,7 @@ def test_temporary_names_links_within_the_folder_and_shards_are_left_out_with_a_
         "step_5.partial.ckpt": "a temporary name",
         "tmp-checkpoint-7": "a temporary name",
         "latest.pt": "points to step_1.pt",
+        "step_9.pt": "a link that leads nowhere",
         "model-00001-of-00002.safetensors": "a shard: it is imported with its whole folder",
     }
 
@@ -145,6 +147,13 @@ def test_what_the_trainer_writes_beside_its_checkpoints_is_none(tmp_path: Path) 
     assert not is_checkpoint_folder(tmp_path)
 
 
+def test_links_that_lead_round_in_circles_are_not_followed(tmp_path: Path) -> None:
+    files(tmp_path, "latest/model.safetensors")
+    for name in ("a", "b"):
+        (tmp_path / "latest" / name).symlink_to(".")
+    assert found(tmp_path) == []
+
+
 @pytest.mark.parametrize(
     ("names", "is_one"),
     [
@@ -160,6 +169,9 @@ def test_what_the_trainer_writes_beside_its_checkpoints_is_none(tmp_path: Path) 
         (["model.safetensors", "step_1.pt"], False),
         (["config.json"], False),
         ([], False),
+        (["model.safetensors", "runs/events", "global_step500/mp_rank_00_model_states.pt"], True),
+        (["model.safetensors", "checkpoint-500/model.safetensors"], False),
+        (["model.safetensors", "best/model-00001-of-00002.safetensors"], False),
     ],
 )
 def test_a_folder_is_one_checkpoint_or_holds_several(names: list[str], is_one: bool, tmp_path: Path) -> None:

@@ -87,6 +87,23 @@ def test_what_the_branch_has_is_passed_over_and_what_is_new_or_replaced_is_taken
     assert repo.import_folder(folder, part="ema").taken == 4
 
 
+@pytest.mark.parametrize("odd", ["a link to nothing", "a link to itself", "a pipe"])
+def test_a_folder_with_something_odd_in_it_is_taken_once(odd: str, repo: Repository, tmp_path: Path) -> None:
+    place = tmp_path / "run" / "checkpoint-5"
+    place.mkdir(parents=True)
+    torch.save(state(5), place / "pytorch_model.bin")
+    if odd == "a pipe":
+        os.mkfifo(place / "odd")
+        os.utime(place / "odd", ns=(0, 1 << 62))
+    else:
+        (place / "odd").symlink_to("nowhere" if odd == "a link to nothing" else "odd")
+    (commit,) = [item.commit for item in repo.import_folder(place.parent).items]
+    assert commit is not None and commit.meta["left_out"] == ["odd"]
+    assert repo.import_folder(place.parent).taken == 0
+    imported = repo.import_file(place)
+    assert imported.meta["source"] == commit.meta["source"]
+
+
 def test_a_pruned_checkpoint_does_not_come_back_and_a_branch_without_it_takes_it(
     repo: Repository, folder: Path
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save as safetensors_bytes
 
-from casckpt.tensors.intake.look import Look, look
 from casckpt.tensors.intake.settled import Settling, is_being_written, lacks
+from casckpt.tensors.look import Look, look
 from tests.processes import Program
 
 STATE = {"w": torch.arange(1000, dtype=torch.float32), "b": torch.ones(3, 3)}
@@ -208,6 +209,17 @@ def test_a_folder_lacks_shards_that_its_index_names_until_they_are_whole(tmp_pat
     assert lacks(folder) == f"{shards[1]}: it ends before its last tensor does"
     (folder / shards[1]).write_bytes(whole)
     assert lacks(folder) is None
+
+
+def test_an_index_that_is_a_pipe_or_too_long_keeps_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("casckpt.tensors.intake.settled.MAX_INDEX", 10)
+    os.mkfifo(tmp_path / "model.safetensors.index.json")
+    assert lacks(tmp_path) == "model.safetensors.index.json cannot be read"
+    (tmp_path / "model.safetensors.index.json").unlink()
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {}}')
+    assert lacks(tmp_path) == "model.safetensors.index.json cannot be read"
 
 
 def test_a_checkpoint_of_the_trainer_lacks_its_state_which_comes_last(tmp_path: Path) -> None:

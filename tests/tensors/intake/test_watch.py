@@ -293,6 +293,21 @@ def test_a_file_that_is_cut_off_while_it_is_read_ends_nothing_and_is_taken_when_
     assert not any(place.parent.exists() for place in reads)
 
 
+def test_a_folder_that_is_written_again_and_again_is_read_without_what_is_below_it(
+    repo: Repository, empty: Path, watched: Watched
+) -> None:
+    place = empty / "latest"
+    (place / "logs").mkdir(parents=True)
+    torch.save(state(1), place / "pytorch_model.bin")
+    (place / "config.json").write_text("{}")
+    for name in ("a", "b", "logs/a", "logs/b"):  # followed, they would never end
+        (place / name).symlink_to(place / "logs")
+    (place / "c").symlink_to("nowhere")
+    assert watched.looks() == {"latest": "taken"}
+    assert_same(repo.load(), {"model": state(1), "files": {"config.json": b"{}"}})
+    assert repo.resolve().meta["left_out"] == ["a", "b", "c", "logs"]
+
+
 def test_what_was_taken_may_be_deleted_and_what_the_branch_has_is_not_taken_again(
     repo: Repository, empty: Path, watched: Watched
 ) -> None:

@@ -41,5 +41,10 @@ def look(path: str | PathLike[str]) -> Look | None:
 
 
 def _file(path: Path, name: str) -> tuple[str, int, int, int]:
-    found = path.stat()
+    try:
+        found = path.stat()
+    except OSError:
+        if not name or not path.is_symlink():
+            raise
+        found = path.lstat()  # a link in a folder that leads nowhere is not the folder's end
     return name, found.st_size, found.st_mtime_ns, found.st_ino
