@@ -263,8 +263,8 @@ class LmdbWriter(LmdbReader):
             self._environment.commit(self._transaction, durable=self._durable)
 
     def __del__(self) -> None:
-        # Left open by an interrupt at the very beginning of `__exit__`, or at its end. Only the thread that began it may
-        # end it, and this may be any; the interpreter's end lets go of LMDB's lock by itself.
+        # Left open by an interrupt at the very beginning of `__exit__`. Only the thread that began it may end it, and
+        # this may be any; at the interpreter's end LMDB's lock goes by itself.
         transaction = self._transaction
         if transaction is not None and transaction.thread == threading.get_ident() and not sys.is_finalizing():
             self._environment.end_write(transaction)

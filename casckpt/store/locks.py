@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sys
+import weakref
 from pathlib import Path
 
-# Every lock with an open descriptor, for the child of a fork to find.
-_open: set[FileLock] = set()
+# Every lock with an open descriptor, for the child of a fork to find. Weak: one that an interrupt kept from being
+# released must not be held for as long as this process lives.
+_open: weakref.WeakSet[FileLock] = weakref.WeakSet()
 
 
 class FileLock:
@@ -19,10 +22,11 @@ class FileLock:
     The descriptor is this object's own, so two locks on one file exclude each other within a process too.
     """
 
-    __slots__ = ("_descriptor", "path")
+    __slots__ = ("__weakref__", "_descriptor", "path")
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._descriptor = -1
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         _open.add(self)
 
@@ -41,17 +45,19 @@ class FileLock:
 
     def release(self) -> None:
         """Let go and close. Twice is once; in a forked child it touches nothing."""
-        descriptor, self._descriptor = self._descriptor, -1
-        _open.discard(self)
-        if descriptor >= 0:
+        if self._descriptor >= 0:
             # Unlocked by name: a child that was forked while this was being opened may have a copy of the descriptor.
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            # And first, so that an interrupt leaves nothing locked.
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            descriptor, self._descriptor = self._descriptor, -1
             os.close(descriptor)
+        _open.discard(self)
 
     def _abandon(self) -> None:  # pragma: no cover - runs in forked children, which report nothing
         """In a forked child: close this copy. Unlocking would take the lock from the parent."""
-        os.close(self._descriptor)
-        self._descriptor = -1
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
     def __enter__(self) -> FileLock:
         try:
@@ -63,6 +69,10 @@ class FileLock:
 
     def __exit__(self, *error: object) -> None:
         self.release()
+
+    def __del__(self) -> None:
+        if not sys.is_finalizing():  # then the kernel is about to let go of it
+            self.release()
 
 
 def is_held(path: Path) -> bool:
@@ -106,7 +116,7 @@ def is_seen_held(path: Path) -> bool | None:
 
 
 def _after_fork_in_child() -> None:  # pragma: no cover - runs in forked children, which report nothing
-    for lock in _open:
+    for lock in list(_open):
         lock._abandon()
     _open.clear()
 

@@ -8,12 +8,14 @@ import signal
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from casckpt.errors import StoreBusyError, StoreClosedError, StoreError
 from casckpt.store.environment import Environment
 from casckpt.store.lmdb_store import open_store
+from casckpt.store.locks import FileLock, is_held
 from casckpt.store.protocol import Space
 from tests.processes import run
 
@@ -285,7 +287,7 @@ def test_a_failed_environment_is_not_shut_under_a_reader_that_is_just_beginning(
     again.close()
 
 
-def test_an_interrupt_anywhere_keeps_neither_the_writer_s_lock_nor_a_snapshot(store, monkeypatch):
+def test_an_interrupt_anywhere_keeps_no_lock_and_no_snapshot(store, monkeypatch):
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)  # one that comes in a `__del__` is lost
 
     def handler(number, frame):
@@ -296,6 +298,8 @@ def test_an_interrupt_anywhere_keeps_neither_the_writer_s_lock_nor_a_snapshot(st
             writer.put(Space.META, b"key", b"value")
         with store.read() as reader:
             reader.get(Space.META, b"key")
+        with store.maintenance():
+            pass
 
     def from_another_thread():
         with store.write(durable=True, room=None) as writer:
@@ -310,7 +314,17 @@ def test_an_interrupt_anywhere_keeps_neither_the_writer_s_lock_nor_a_snapshot(st
                     work()
             assert store._environment._live == set()
             assert store._environment._writing_thread is None
+            assert not is_held(Path(store.path) / "maintenance")
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, held)
     assert in_thread(from_another_thread)
+
+
+def test_a_lock_that_nobody_knows_of_any_more_is_not_held(tmp_path):
+    """As an interrupt leaves it at the beginning of `__exit__`."""
+    lock = FileLock(tmp_path / "lock")
+    assert lock.acquire() and is_held(lock.path)
+    del lock
+    gc.collect()
+    assert not is_held(tmp_path / "lock")
