@@ -61,10 +61,10 @@ def collect(store: Store, scheme: IdScheme, *, dry_run: bool = False, progress: 
             reach(objects, roots(snapshot), live)
             if not dry_run:
                 # a reflog may have been expired since the marking: what it kept alive waits for the next gc
-                unmarked = [oid for oid in _unreachable(snapshot, live) if not get_mark(snapshot, oid).pruned]
-                reach(objects, unmarked, live)
-            dead = {space: _dead_keys(snapshot, space, live) for space in _SWEPT}
+                unreachable = _unreachable(snapshot, live, scheme.size)
+                reach(objects, [oid for oid in unreachable if not get_mark(snapshot, oid).pruned], live)
             size = scheme.size
+            dead = {space: _dead_keys(snapshot, space, live, size) for space in _SWEPT}
             freed = _stored_bytes(snapshot, dead, size) if dry_run else 0
         counts = {space: len(keys) // size for space, keys in dead.items()}
         if not dry_run:
@@ -87,7 +87,7 @@ def _mark_unreachable(store: Store, scheme: IdScheme) -> None:
     with store.read() as snapshot:
         seen = reflog_next(snapshot)
         reach_commits(Objects(snapshot, scheme), roots(snapshot), live)
-        unreachable = _unreachable(snapshot, live)
+        unreachable = _unreachable(snapshot, live, scheme.size)
     if not unreachable:
         return
     with store.write(durable=False, room=None) as writer:
@@ -98,13 +98,16 @@ def _mark_unreachable(store: Store, scheme: IdScheme) -> None:
                 add_mark(writer, oid, Mark(True, ()))
 
 
-def _unreachable(reader: Reader, live: Live) -> list[bytes]:
-    return [oid for oid in reader.keys(Space.COMMIT) if oid not in live.commits]
+def _unreachable(reader: Reader, live: Live, size: int) -> list[bytes]:
+    return [oid for oid in reader.keys(Space.COMMIT) if len(oid) == size and oid not in live.commits]
 
 
-def _dead_keys(reader: Reader, space: Space, live: Live) -> bytes:
-    """Keys of a space that are not live, one behind the other: a million take 16 MB, where a list would take 80."""
-    return b"".join([key for key in reader.keys(space) if not live.holds(space, key)])
+def _dead_keys(reader: Reader, space: Space, live: Live, size: int) -> bytes:
+    """Keys of a space that are not live, one behind the other: a million take 16 MB, where a list would take 80.
+
+    A key that is no id was put there by nobody of ours, and stays; fsck tells of it.
+    """
+    return b"".join([key for key in reader.keys(space) if len(key) == size and not live.holds(space, key)])
 
 
 def _split(keys: bytes, size: int) -> Iterator[bytes]:

@@ -55,6 +55,24 @@ def test_nothing_live_is_deleted_and_nothing_dead_is_left(history, store) -> Non
     assert count(store, Space.CHUNK) == 5  # the one-byte tails are one chunk
 
 
+@pytest.mark.parametrize("space", [Space.CHUNK, Space.NODE, Space.TREE, Space.FIGURES, Space.COMMIT, Space.MARK])
+def test_a_key_that_is_no_id_keeps_nothing_dead_alive_and_stays(history, store, space) -> None:
+    kept = commit(history, state(A))
+    gone = commit(history, state(*map(numbered, range(8))))
+    abandon(history)
+    strays = [b"\0", b"\x55" * (history.scheme.size - 1), b"\xff" * (history.scheme.size + 1)]
+    with store.write(durable=True, room=None) as writer:
+        for key in strays:
+            writer.put(space, key, b"none of ours")
+    dry, report = history.gc(dry_run=True), history.gc()
+    assert (report.commits, report.trees, report.chunks) == (dry.commits, dry.trees, dry.chunks)
+    assert (report.commits, report.chunks) == (1, 8)
+    with store.read() as reader:
+        assert not reader.has(Space.COMMIT, bytes.fromhex(gone.id))
+        assert [key for key in reader.keys(space) if len(key) != history.scheme.size] == strays
+    assert load(history, kept.id) == state(A)
+
+
 def test_unreachable_commits_go_with_their_records(history, store) -> None:
     kept = commit(history, state(A))
     commit(history, state(B))

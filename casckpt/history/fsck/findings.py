@@ -107,7 +107,7 @@ SORTS: Final[dict[str, Sort]] = {
     "stray-key": Sort(
         "warning",
         "An entry stands under a key that is none of ours.",
-        "Nothing is lost by it; but gc may leave dead objects of its kind behind.",
+        "Nothing is lost by it, and gc leaves it where it is.",
     ),
     # -- the objects
     "missing-commit": Sort("error", "A commit that history leads to is not there.", _LINE),
