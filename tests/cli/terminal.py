@@ -73,7 +73,7 @@ class Terminal:
         """Draw what comes next; False at the end."""
         ready, _, _ = select.select([self._descriptor], [], [], max(0.0, until - time.monotonic()))
         if not ready:
-            raise AssertionError(f"nothing came for {PATIENCE} s; the screen: {self.text}")
+            raise AssertionError(f"it took too long; the screen: {self.text}")
         try:
             data = os.read(self._descriptor, 65536)
         except OSError:  # how a pseudo-terminal says that the other end is closed
@@ -97,9 +97,9 @@ class Terminal:
         """Press these keys."""
         os.write(self._descriptor, keys.encode())
 
-    def end(self) -> int:
-        """Wait until it ends; returns its exit code."""
-        until = time.monotonic() + PATIENCE
+    def end(self, patience: float = PATIENCE) -> int:
+        """Wait until it ends; returns its exit code. patience: in seconds."""
+        until = time.monotonic() + patience
         while self._read(until):
             pass
         return self.process.wait(timeout=PATIENCE)

@@ -26,6 +26,7 @@ from casckpt.cli.demo.story import Account, Outcome, tell_story, updates
 from casckpt.cli.session import Session
 from casckpt.errors import CasckptError
 from tests.cli.conftest import Casckpt
+from tests.cli.terminal import COLUMNS, Terminal
 from tests.processes import PATIENCE, ROOT
 
 TINY = Plan(
@@ -33,20 +34,35 @@ TINY = Plan(
 )
 
 
+# The table for people, and what --json would have told.
+SHOWN_AND_TOLD = """
+import contextlib, sys
+from casckpt.cli import main
+from casckpt.cli.demo import report
+show = report.print_table
+def both(outcome):
+    show(outcome)
+    with open("told.json", "w") as told, contextlib.redirect_stdout(told):
+        report.write_json(outcome)
+report.print_table = both
+sys.exit(main(["demo", "store", "--short"]))
+"""
+
+
 @pytest.fixture(scope="module")
-def short(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """The store and the outcome of `casckpt demo --short`, run as people would."""
-    path = tmp_path_factory.mktemp("demo") / "store"
-    ended = subprocess.run(
-        [sys.executable, "-m", "casckpt", "demo", str(path), "--short", "--json"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=5 * PATIENCE,
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stderr.splitlines()[0].startswith("1/4 ")  # no terminal: a line for each act
-    return path, json.loads(ended.stdout)
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Terminal]:
+    """`casckpt demo --short`, run as people would: where, and what they saw."""
+    folder = tmp_path_factory.mktemp("demo")
+    with Terminal("-c", SHOWN_AND_TOLD, cwd=folder) as terminal:
+        assert terminal.end(4 * PATIENCE) == 0, terminal.text
+    return folder, terminal
+
+
+@pytest.fixture(scope="module")
+def short(drawn: tuple[Path, Terminal]) -> tuple[Path, dict[str, Any]]:
+    """The store that it made, and the outcome."""
+    folder, _ = drawn
+    return folder / "store", json.loads((folder / "told.json").read_text())
 
 
 @pytest.fixture
@@ -73,6 +89,15 @@ def told(capsys: pytest.CaptureFixture[str]) -> Account:
 
 
 # -- the demo as people run it -----------------------------------------------------------------------------------------
+
+
+def test_in_a_terminal_it_fits_and_shows_how_far_it_is(drawn: tuple[Path, Terminal]) -> None:
+    _, terminal = drawn
+    assert max(map(len, terminal.lines)) <= COLUMNS
+    assert "what happened" in terminal.text
+    assert "proved  gc gave bytes back" in terminal.text
+    assert b"\x1b[?25l" in terminal.raw  # the cursor is hidden while there is a bar, which is gone in the end
+    assert "\u2501" not in terminal.text
 
 
 def test_the_demo_proves_every_claim(short: tuple[Path, dict[str, Any]]) -> None:

@@ -43,8 +43,8 @@ class Use:
         return [] if self.script else [line for line in lines if len(line) > COLUMNS]
 
 
+# Of all commands but `demo`, which takes its time: test_demo runs it, in a terminal too.
 USES = {
-    "demo": Use(("demo", "d", "--short"), "what happened"),
     "init": Use(("init", "new"), "is a store now", styled=False),
     "log": Use(("-C", "s", "log", "--all"), "loss 1.5"),
     "show": Use(("-C", "s", "show", "best:loss:min"), "at 30"),
@@ -107,7 +107,7 @@ def place(original: Path) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", USES)
 def test_in_a_terminal_it_fits_is_coloured_and_ends_well(name: str, place: Path) -> None:
     use = USES[name]
     with Terminal("-m", "casckpt", *use.arguments, cwd=place) as terminal:
@@ -120,7 +120,7 @@ def test_in_a_terminal_it_fits_is_coloured_and_ends_well(name: str, place: Path)
         assert bool(STYLE.search(terminal.raw)) is use.styled, terminal.raw
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if USES[name].styled and name != "demo"])
+@pytest.mark.parametrize("name", [name for name, use in USES.items() if use.styled])
 def test_no_colour_where_none_is_wanted(name: str, place: Path) -> None:
     use = USES[name]
     with Terminal("-m", "casckpt", *use.arguments, cwd=place, environment={"NO_COLOR": "1"}) as terminal:
@@ -129,7 +129,7 @@ def test_no_colour_where_none_is_wanted(name: str, place: Path) -> None:
     assert not COLOUR.search(terminal.raw)
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "demo"])
+@pytest.mark.parametrize("name", USES)
 def test_in_a_pipe_there_is_text_alone(name: str, place: Path) -> None:
     use = USES[name]
     ran = subprocess.run(
@@ -216,4 +216,4 @@ def test_ctrl_c_is_how_watch_ends(place: Path) -> None:
 
 
 def test_every_command_has_its_use_here() -> None:
-    assert set(USES) == set(COMMANDS)
+    assert {"demo", *USES} == set(COMMANDS)
