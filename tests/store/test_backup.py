@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -321,37 +320,6 @@ def test_an_interrupt_leaves_nothing_or_all_of_it(history: History, tmp_path: Pa
     assert not history.store._environment._live
     history.backup(tmp_path / "another")
     assert history.compact().after > 0
-
-
-def test_an_interrupt_by_a_real_signal_ends_lmdb_s_copying_too(history: History, tmp_path: Path) -> None:
-    def handler(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    commit_steps(history, KEPT, KEPT + 1, size=20_000_000)
-    pipe = signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a pipe without a reader kills whoever is not careful
-    held = signal.signal(signal.SIGALRM, handler)
-    came = 0
-    try:
-        for number in range(25):
-            place = tmp_path / str(number)
-            try:
-                signal.setitimer(signal.ITIMER_REAL, 0.0005 + 0.002 * number)
-                history.backup(place)
-                signal.setitimer(signal.ITIMER_REAL, 0)
-            except KeyboardInterrupt:
-                came += 1
-            while history.store._environment._live:
-                time.sleep(0.001)
-            while any(thread.name.startswith("casckpt") for thread in threading.enumerate()):
-                time.sleep(0.001)
-            assert names(place) in (set(), {"data.mdb", "mark", "gate"})
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, held)
-        signal.signal(signal.SIGPIPE, pipe)
-    assert came
-    history.backup(tmp_path / "copy")
-    assert len(list(Path("/proc/self/fd").iterdir())) < 200
 
 
 def test_closing_waits_until_the_copy_is_done_and_compact_too(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import signal
 import subprocess
 import threading
 import time
@@ -701,59 +700,6 @@ def test_an_interrupt_ends_the_wait_for_what_is_under_way(history: History) -> N
         reading.result(60)
     assert file_of(history) == before
     goes_on(history)
-
-
-def test_interrupts_by_a_real_signal_at_sixty_moments(history: History) -> None:
-    came = []
-
-    def handler(number: int, frame: object) -> None:
-        came.append(number)
-        raise KeyboardInterrupt
-
-    began = time.monotonic()
-    history.compact()
-    lasts = time.monotonic() - began
-    held = signal.signal(signal.SIGALRM, handler)
-    ended = 0
-    try:
-        for number in range(60):
-            try:
-                signal.setitimer(signal.ITIMER_REAL, max(1e-5, lasts * number / 50))
-                history.compact()
-                ended += 1
-                signal.setitimer(signal.ITIMER_REAL, 0)
-            except (KeyboardInterrupt, StoreBusyError):
-                pass  # an interrupt just when its thread was started does not wait for it to stop
-            check(history)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, held)
-    assert came
-    goes_on(history)
-
-
-def test_interrupts_at_the_gate_never_keep_it(history: History) -> None:
-    """`with condition` enters by a function of Python's, which an interrupt leaves with the lock taken."""
-
-    def handler(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    environment = history.store._environment
-    held = signal.signal(signal.SIGALRM, handler)
-    try:
-        for number in range(1500):
-            with contextlib.suppress(KeyboardInterrupt):
-                signal.setitimer(signal.ITIMER_REAL, 1e-5 + number % 100 * 4e-6)
-                while True:
-                    environment.wake()
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, held)
-    with ThreadPoolExecutor(1) as pool:
-        free = pool.submit(environment._lock.acquire, timeout=10).result(60)
-        if free:
-            pool.submit(environment._lock.release).result(60)
-    assert free
 
 
 # -- when there is no going on ---------------------------------------------------------------------------------------

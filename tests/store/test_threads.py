@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
-import signal
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -285,40 +281,6 @@ def test_a_failed_environment_is_not_shut_under_a_reader_that_is_just_beginning(
     with again.read() as reader:
         assert reader.count(Space.META) == 2
     again.close()
-
-
-def test_an_interrupt_anywhere_keeps_no_lock_and_no_snapshot(store, monkeypatch):
-    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)  # one that comes in a `__del__` is lost
-
-    def handler(number, frame):
-        raise KeyboardInterrupt
-
-    def work():
-        with store.write(durable=False, room=None) as writer:
-            writer.put(Space.META, b"key", b"value")
-        with store.read() as reader:
-            reader.get(Space.META, b"key")
-        with store.maintenance():
-            pass
-
-    def from_another_thread():
-        with store.write(durable=True, room=None) as writer:
-            return writer.get(Space.META, b"key") is not None
-
-    held = signal.signal(signal.SIGALRM, handler)
-    try:
-        for number in range(600):
-            with contextlib.suppress(KeyboardInterrupt):
-                signal.setitimer(signal.ITIMER_REAL, 1e-5 + number % 300 * 2e-6)
-                for _ in range(50):
-                    work()
-            assert store._environment._live == set()
-            assert store._environment._writing_thread is None
-            assert not is_held(Path(store.path) / "maintenance")
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, held)
-    assert in_thread(from_another_thread)
 
 
 def test_a_lock_that_nobody_knows_of_any_more_is_not_held(tmp_path):
