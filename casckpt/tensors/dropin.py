@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from casckpt.history.commits import Commit
@@ -58,13 +59,15 @@ def load(
 
 
 def split(target: str | PathLike[str]) -> tuple[str, str | None]:
-    """A path, and what stands behind its last "@" that is not the one of "main@{1}".
+    """A path, and what stands behind its last "@" that is not the one of "main@{1}", nor in the name of a folder that
+    the path leads through.
 
     "runs/gpt" -> ("runs/gpt", None); "runs/a@b@main~2" -> ("runs/a@b", "main~2"); "r@main@{1}" -> ("r", "main@{1}")
     """
     text = os.fspath(target)
     at = len(text)
     while (at := text.rfind("@", 0, at)) >= 0:
-        if not text.startswith("@{", at):
+        end = text.find("/", at)
+        if not text.startswith("@{", at) and (end < 0 or not Path(text[:end]).is_dir()):
             return text[:at], text[at + 1 :]
     return text, None

@@ -88,3 +88,13 @@ def test_a_device_that_is_none_is_an_error_before_anything_is_read(tmp_path: Pat
 )
 def test_a_target_is_split_at_the_last_sign_that_names_a_place(target: object, parts: tuple[str, str | None]) -> None:
     assert split(target) == parts  # type: ignore[arg-type]
+
+
+def test_a_folder_with_the_sign_in_its_name_is_no_store_with_a_branch(tmp_path: Path) -> None:
+    place = tmp_path / "me@host"
+    place.mkdir()
+    casckpt.save(state(1), place / "runs")
+    casckpt.save(state(2), f"{place}/runs@try/lr")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["me@host"]
+    assert_same(casckpt.load(place / "runs"), state(1))
+    assert_same(casckpt.load(f"{place}/runs@try/lr"), state(2))
