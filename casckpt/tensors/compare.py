@@ -131,7 +131,8 @@ class _Sums:
 
     def add(self, old: Numbers, new: Numbers, scale: float) -> None:
         self.elements += old.size
-        same = old == new if old.dtype.kind == new.dtype.kind else _wide(old) == _wide(new)
+        exact = old.dtype.kind == new.dtype.kind or {old.dtype.kind, new.dtype.kind} == set("iu")
+        same = old == new if exact else _wide(old) == _wide(new)
         delta = _subtract(old, new)
         old, new = _wide(old), _wide(new)
         old_nan, new_nan = np.isnan(old), np.isnan(new)

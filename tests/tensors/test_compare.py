@@ -286,3 +286,10 @@ def test_a_live_state_as_a_side_gives_the_diff_of_its_commit(old: Any, new: Any)
     assert list(changes(*sides, pairs(*sides))) == repo.diff("HEAD~1")
     with_values = repr(diff_sides(*sides, Choice(values=True)))  # nan is not equal to itself
     assert with_values == repr(repo.diff("HEAD~1", values=True))
+
+
+def test_integers_with_and_without_a_sign_are_told_apart_beyond_the_digits_of_a_float() -> None:
+    old, new = np.array([2**53 + 1, 7]), np.array([2**53, 7], np.uint64)
+    found = compare(old, new)
+    assert found is not None
+    assert (found.differing, found.max_abs) == (1, 1.0)
