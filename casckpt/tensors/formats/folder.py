@@ -165,6 +165,9 @@ def read_weights(path: Path) -> tuple[Any, dict[str, object], set[str]]:
         part = read_torch(path.parent / shard)
         if not isinstance(part, dict):
             raise ImportFormatError("a shard that is no dict of tensors", file=str(path.parent / shard))
+        twice = sorted(str(name) for name in part.keys() & state.keys())
+        if twice:
+            raise ImportFormatError(f"the tensor {twice[0]!r} is in two shards", file=str(path))
         state.update(part)
     _check_complete(path, places, set(state))
     return {name: state[name] for name in dict.fromkeys((*places, *state))}, {}, {path.name, *shards}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import io
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Final, cast
@@ -197,6 +198,11 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, raw: B
             raise ValueError(f"{member.filename} says that it has {count} bytes, and has {member.file_size - at}")
         if member.compress_type == zipfile.ZIP_STORED and count:
             held = np.memmap(path, np.uint8, "c", _start(raw, member) + at, count).view(np.ndarray)
+            file.seek(0)
+            if (
+                zlib.crc32(held.data, zlib.crc32(file.read(at))) != member.CRC
+            ):  # as zipfile does where it reads by itself
+                raise ValueError(f"{member.filename} has other bytes than were written")
         else:
             held = np.frombuffer(bytearray(file.read(count)), np.uint8)
             if len(held) != count:

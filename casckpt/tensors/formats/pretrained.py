@@ -16,7 +16,7 @@ from casckpt.tensors.formats.folder import is_side_name
 from casckpt.tensors.formats.packing import Packed, Piece
 from casckpt.tensors.formats.recognise import INDEX
 from casckpt.tensors.formats.replace import Progress, already_there, check_room, temporary_name, typed, written
-from casckpt.tensors.formats.swap import exchange
+from casckpt.tensors.formats.swap import put_folder
 
 _CONFIGS: Final = ("config.json", "adapter_config.json")
 # Shards are numbered by five digits.
@@ -190,7 +190,7 @@ def write_folder(
             sync_folder(part)
         check_folder(target, overwrite)  # it took a while
         with typed(target):
-            exchange(part, target)
+            put_folder(part, target, overwrite=overwrite)
             sync_parent(target.parent)
     finally:
         if part.is_dir():  # what was written, or what was replaced

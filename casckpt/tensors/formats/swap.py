@@ -13,8 +13,9 @@ _AT_FDCWD: Final = -100
 _RENAME_EXCHANGE: Final = 2
 
 
-def exchange(new: Path, target: Path) -> None:
-    """Have `new` at `target`; what was there is at `new` afterwards. An empty folder there is just replaced.
+def put_folder(new: Path, target: Path, *, overwrite: bool) -> None:
+    """Have `new` at `target`. An empty folder there is just replaced; of any other it takes the place if it may, and
+    what was there is at `new` afterwards.
 
     Raises:
         OSError
@@ -22,7 +23,7 @@ def exchange(new: Path, target: Path) -> None:
     try:
         new.rename(target)  # over nothing, or an empty folder
     except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+        if not overwrite or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
         _exchange(new, target)
 

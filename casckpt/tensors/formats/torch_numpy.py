@@ -6,7 +6,10 @@ numbers, checked against their bytes; `settled` puts the arrays where their stan
 
 from __future__ import annotations
 
+import threading
 from collections import Counter, OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import numpy as np
@@ -15,12 +18,30 @@ import torch
 from casckpt.limits import MAX_DEPTH, MAX_DIMENSIONS
 
 _NUMBERS: Final = "biufc"
+_here: Final = threading.local()
+
+
+@contextmanager
+def reading_here() -> Iterator[None]:
+    """Stand-ins are made in this thread only: torch's table of what is allowed is one for the whole process."""
+    _here.reading = True
+    try:
+        yield
+    finally:
+        _here.reading = False
+
+
+def _check_here() -> None:
+    """Another thread's own torch.load must not be given a stand-in for an array, unnoticed."""
+    if not getattr(_here, "reading", False):
+        raise RuntimeError("casckpt is reading a file in another thread: load this one again when it is done")
 
 
 class Dtype:
     """In the place of numpy.dtype: `Dtype("f8", False, True)`, then its byte order by BUILD."""
 
     def __init__(self, text: object, *flags: object) -> None:
+        _check_here()
         if not isinstance(text, str) or len(text) > 4:
             raise ValueError("a numpy dtype that is no plain number")
         self.made: np.dtype[Any] = np.dtype(text)
@@ -40,6 +61,7 @@ class NdArray:
     """In the place of numpy.ndarray: an array whose contents come by BUILD. `made` is the real one."""
 
     def __init__(self, *passed_over: object) -> None:
+        _check_here()
         self.made: Any = None
 
     def __setstate__(self, state: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Final
 import torch
 
 from casckpt.errors import ImportFormatError
-from casckpt.tensors.formats.torch_numpy import SAFE, settled
+from casckpt.tensors.formats.torch_numpy import SAFE, reading_here, settled
 
 # torch's table of what is allowed is one for the whole process.
 _reading: Final = threading.Lock()
@@ -48,7 +48,7 @@ def read_torch(path: Path) -> Any:
 
 def load_weights_only(source: Path | BinaryIO, mapped: bool) -> Any:
     """What torch reads, on the CPU, with stand-ins where numpy's arrays are; `settled` puts these right."""
-    with _reading, _stand_ins():
+    with _reading, _stand_ins(), reading_here():
         return torch.load(source, map_location="cpu", weights_only=True, mmap=True if mapped else None)
 
 

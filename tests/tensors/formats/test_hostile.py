@@ -404,6 +404,19 @@ def test_an_array_that_lies_is_refused(tmp_path: Path, name: str, how: int, monk
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_an_npz_with_a_flipped_bit_is_refused_as_numpy_refuses_it(tmp_path: Path, save: Callable[..., None]) -> None:
+    path = tmp_path / "a.npz"
+    save(path, w=np.arange(1000.0))
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 3] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(Exception, match=r"CRC|decompressing"), np.load(path) as theirs:
+        theirs["w"]
+    with pytest.raises(ImportFormatError, match=r"a\.npz"):
+        read_state(path)
+
+
 def test_an_npz_that_unpacks_to_much_more_than_it_is_is_refused(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "a.npz", w=np.zeros(4 << 20))
     with pytest.raises(ImportFormatError, match="times its size"):
@@ -471,6 +484,15 @@ def test_an_index_and_its_shards_must_tell_the_same(tmp_path: Path) -> None:
         read_state(sharded(tmp_path, {"w": shard, "v": shard}))
     with pytest.raises(ImportFormatError, match="does not say that 'w'"):
         read_state(sharded(tmp_path, {"v": shard}))
+
+
+def test_a_tensor_that_stands_in_two_shards_is_refused(tmp_path: Path) -> None:
+    for shard in ("a.bin", "b.bin"):
+        torch.save({"w": torch.ones(2), shard: torch.ones(1)}, tmp_path / shard)
+    index = tmp_path / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": {"w": "a.bin", "a.bin": "a.bin", "b.bin": "b.bin"}}))
+    with pytest.raises(ImportFormatError, match="'w' is in two shards"):
+        read_state(index)
 
 
 def test_files_beside_weights_are_bounded_and_must_be_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

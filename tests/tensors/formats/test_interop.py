@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -202,6 +203,34 @@ def test_what_the_program_allowed_torch_to_read_changes_nothing_and_stays(tmp_pa
     with pytest.raises(ImportFormatError):
         read_state(tmp_path / "b.pt")
     assert set(torch.serialization.get_safe_globals()) == before
+
+
+def test_another_threads_own_load_is_never_given_a_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save({"a": np.arange(3.0)}, tmp_path / "a.pt")
+    core = np._core.multiarray
+    really = torch.load
+    told: list[Any] = []
+
+    def meanwhile(*arguments: Any, **named: Any) -> Any:
+        def load() -> None:
+            try:
+                told.append(really(tmp_path / "a.pt", weights_only=True))
+            except RuntimeError as error:
+                told.append(error)
+
+        thread = threading.Thread(target=load)
+        thread.start()
+        thread.join()
+        return really(*arguments, **named)
+
+    with torch.serialization.safe_globals([core._reconstruct, np.ndarray, np.dtype, type(np.dtype("f8"))]):
+        with monkeypatch.context() as patched:
+            patched.setattr(torch, "load", meanwhile)
+            assert_same(read_state(tmp_path / "a.pt").state, {"a": np.arange(3.0)})
+        (error,) = told
+        assert isinstance(error, RuntimeError), error
+        assert "in another thread" in str(error)
+        assert_same(torch.load(tmp_path / "a.pt", weights_only=True), {"a": np.arange(3.0)})
 
 
 def test_our_torch_file_is_read_by_torch_alone(tmp_path: Path) -> None:

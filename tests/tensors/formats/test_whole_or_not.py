@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from casckpt.errors import ExportError, ExportFullError, UnsupportedTypeError
-from casckpt.tensors.formats import read_state, replace, swap
+from casckpt.tensors.formats import pretrained, read_state, replace, swap
 from casckpt.tensors.formats.write import write_state
 from tests.equality import assert_same
 from tests.processes import Program, run
@@ -223,6 +223,23 @@ def test_a_folder_that_fills_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="not replaced"):
         export(tmp_path, "folder", 2, overwrite=True, progress=meanwhile)
     assert number_in(tmp_path, "folder") == 1
+    assert names(tmp_path) == ["folder"]
+
+
+def test_a_folder_that_comes_there_at_the_last_moment_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really = pretrained.put_folder
+
+    def put(new: Path, target: Path, *, overwrite: bool) -> None:
+        target.mkdir()
+        (target / "model.safetensors").write_bytes(b"somebody else's")
+        really(new, target, overwrite=overwrite)
+
+    monkeypatch.setattr(pretrained, "put_folder", put)
+    with pytest.raises(ExportError, match="not empty"):
+        export(tmp_path, "folder", 1)
+    assert (tmp_path / "folder" / "model.safetensors").read_bytes() == b"somebody else's"
     assert names(tmp_path) == ["folder"]
 
 
