@@ -221,9 +221,13 @@ def _forget(environment: Environment) -> bool:
 
 
 def check_current(environment: Environment) -> None:
-    """Raise unless the file of the environment is still the one that lies at its path. Takes no lock."""
+    """Raise unless the file of the environment is still the one that lies at its path. Takes no lock.
+
+    Raises:
+        StoreFailedError: what is written goes into a file that nobody will open.
+    """
     if _by_file.get(_identity(environment.path) or (0, 0)) is not environment:
-        raise StoreError(
+        raise StoreFailedError(
             "its file was exchanged by somebody else", store=str(environment.path), remedy="close it, and open it again"
         )
 

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from casckpt.errors import PolicyError, StoreBusyError, StoreFullError
+from casckpt.errors import (
+    ForkedStoreError,
+    PolicyError,
+    StoreBusyError,
+    StoreClosedError,
+    StoreError,
+    StoreFailedError,
+    StoreFullError,
+)
 from casckpt.history.retention import Keep
 from casckpt.limits import COMPACT_LEAST
 from casckpt.tensors.repository import Repository
@@ -61,6 +70,8 @@ class Upkeep:
     def run(self) -> None:
         """Prune; collect what was pruned, now or before; compact. The last two only within their share of the time.
 
+        A compact that changed nothing is no error; where it was not for lack of room, there is a warning.
+
         Raises:
             StoreFailedError, MissingObjectError, CorruptObjectError
         """
@@ -82,8 +93,12 @@ class Upkeep:
             return
         try:
             self._repo.compact(progress=self._go_on)
-        except StoreFullError:
+        except (StoreBusyError, StoreFailedError, StoreClosedError, ForkedStoreError):
+            raise
+        except StoreError as error:  # the file is in use as it was, so that training can go on
             self._refused = size.free  # there is no use in trying again before much has changed
+            if not isinstance(error, StoreFullError):
+                warnings.warn(f"the store's file was not compacted: {error}", RuntimeWarning, stacklevel=5)
         except _StoppedError:
             pass
 

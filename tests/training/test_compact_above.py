@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import casckpt
-from casckpt.errors import PolicyError, StoreBusyError, StoreFailedError, StoreFullError
+from casckpt.errors import PolicyError, StoreBusyError, StoreError, StoreFailedError, StoreFullError
 from casckpt.limits import MIB
 from casckpt.store import filesystem
 from casckpt.tensors.open import open_repository
@@ -193,6 +193,31 @@ def test_a_compact_that_is_refused_stops_nothing_and_is_tried_again(
         counting(repo, patch, StoreFailedError("the folder could not be synced"))
         with pytest.raises(StoreFailedError):
             Upkeep(repo, None, lambda: 0.0, compact_above=0.1).run()
+
+
+def test_a_compact_that_fails_and_changed_nothing_is_warned_of_and_training_goes_on(
+    repo: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = counting(repo, monkeypatch, StoreError("the new file could not be written: Input/output error"))
+    data = state(3)
+    with casckpt.Checkpointer(repo, data=data, every_steps=1, compact_above=0.5, signals=()) as ckpt:
+        ckpt._upkeep._spent = -1e9
+        with pytest.warns(RuntimeWarning, match=r"was not compacted: .*Input/output") as told:
+            ckpt.step(4)
+        assert [warning.filename for warning in told] == [__file__]
+        ckpt.step(5)
+        assert len(calls) == 1  # nothing has changed since
+    assert [commit.step for commit in repo.log(limit=2)] == [5, 4]
+
+
+def test_a_file_that_somebody_exchanged_stops_training_because_nothing_would_be_kept(
+    repo: Repository, tmp_path: Path
+) -> None:
+    data = Path(repo.path) / "data.mdb"
+    data.rename(tmp_path / "aside.mdb")
+    data.write_bytes((tmp_path / "aside.mdb").read_bytes())
+    with pytest.raises(StoreFailedError, match="exchanged by somebody else"):
+        Upkeep(repo, None, lambda: 0.0, compact_above=0.5).run()
 
 
 @pytest.mark.parametrize("share", [0, 1, -0.5, 1.5, float("nan"), True, "half", 50])
