@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,12 +13,24 @@ from pathlib import Path
 
 import pytest
 
+from casckpt.cli import completion
+from casckpt.cli.app import app
 from casckpt.cli.completion import SHELLS
+from casckpt.cli.session import Session
 from casckpt.history.repository import History
 from tests.cli.conftest import Casckpt
 from tests.processes import PATIENCE, ROOT
 
 Ask = Callable[..., list[str]]
+
+
+# The program, which is not silent where a machine is slow.
+_PATIENT = f"""
+import sys
+from casckpt.cli import completion, main
+completion._PATIENCE = {PATIENCE}
+sys.exit(main())
+"""
 
 
 @pytest.fixture
@@ -26,7 +39,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
     programs = tmp_path / "bin"
     programs.mkdir()
     program = programs / "casckpt"
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -W error -m casckpt "$@"\n')
+    program.write_text(f"#!/bin/sh\nexec '{sys.executable}' -W error -c '{_PATIENT}' \"$@\"\n")
     program.chmod(0o755)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("CASCKPT", "BASH"))}
     return {**kept, "PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
@@ -135,3 +148,21 @@ def test_what_no_shell_asks_is_answered_by_silence(environment: dict[str, str]) 
             ["casckpt", "log"], env={**environment, "_CASCKPT_COMPLETE": asked}, capture_output=True, timeout=PATIENCE
         )
         assert (ran.stdout.strip(), ran.stderr) == (b"", b"")
+
+
+def test_nobody_is_kept_waiting(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = []
+
+    def stuck(session: Session) -> None:
+        asked.append(session)
+        signal.pause()  # until the alarm
+
+    monkeypatch.setattr(Session, "history", stuck)
+    monkeypatch.setattr(completion, "_PATIENCE", 0.01)
+    monkeypatch.setenv("COMP_WORDS", "casckpt -C somewhere show ")
+    before = signal.getsignal(signal.SIGALRM)
+    assert completion.answer(app, "bash_complete") == 0
+    assert asked
+    assert not capsys.readouterr().out.strip()
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
