@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from casckpt.errors import CorruptObjectError, InvalidRefNameError, PrunedCommitError, RefMovedError
-from casckpt.objects.names import check_ref_name
+from casckpt.objects.names import check_stored_ref_name
 from casckpt.store.protocol import MAX_KEY, Reader, Space, Writer
 
 BRANCH: Final = "branch/"
@@ -68,9 +68,9 @@ def _decode(raw: memoryview, shape: type[T], what: str) -> T:
 
 
 def _checked_name(raw: bytes) -> str:
-    """A stored name of a branch or tag, checked as it was when it was given."""
+    """A stored name of a branch or tag, checked again."""
     try:
-        return check_ref_name(raw.decode())
+        return check_stored_ref_name(raw.decode())
     except (UnicodeDecodeError, InvalidRefNameError) as error:
         raise CorruptObjectError(f"the name of a ref cannot be read: {error}") from error
 

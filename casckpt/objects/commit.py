@@ -8,7 +8,7 @@ import msgspec
 
 from casckpt.errors import CorruptObjectError, InvalidRefNameError
 from casckpt.limits import MAX_COMMIT, MAX_MESSAGE, MAX_METRICS
-from casckpt.objects.names import check_ref_name
+from casckpt.objects.names import check_stored_ref_name
 from casckpt.objects.tree import canonical, decode_tree
 from casckpt.objects.values import Map
 
@@ -64,7 +64,7 @@ def unpack_commit(raw: bytes, id_size: int) -> CommitObject:
         raise CorruptObjectError(f"a commit of {len(raw)} bytes")
     try:
         tree, parents, branch, step, metrics, message, time, host, meta = _decoder.decode(raw)
-        check_ref_name(branch)
+        check_stored_ref_name(branch)
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, InvalidRefNameError) as error:
         raise CorruptObjectError(f"a commit cannot be read: {error}") from error
     if any(len(oid) != id_size for oid in (tree, *parents)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Final
 
 from casckpt.errors import InvalidRefNameError
@@ -19,11 +20,21 @@ def check_ref_name(name: str) -> str:
     Raises:
         InvalidRefNameError: it names what is wrong.
     """
+    return _check(name, unassigned=False)
+
+
+def check_stored_ref_name(name: str) -> str:
+    """As `check_ref_name`, of a name that is read: whoever gave it may know characters of a later Unicode."""
+    return _check(name, unassigned=True)
+
+
+def _check(name: str, *, unassigned: bool) -> str:
     remedy = "use letters, digits, '-', '_', '.' and '/' between parts, such as 'try/lr-3e-4'"
     problem = ""
+    shown = "".join([char for char in name if unicodedata.category(char) != "Cn"]) if unassigned else name
     if not name:
         problem = "it is empty"
-    elif not name.isprintable() or len(name.encode("utf-8", "replace")) > MAX_REF_NAME:
+    elif not shown.isprintable() or len(name.encode("utf-8", "replace")) > MAX_REF_NAME:
         problem = f"it has unprintable characters or more than {MAX_REF_NAME} bytes"
     elif name == "HEAD":
         problem = "HEAD is where the current branch is kept"

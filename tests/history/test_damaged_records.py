@@ -66,6 +66,21 @@ def test_a_few_trees_that_stand_for_countless_ones_are_refused(history, store, m
         history.reading(lambda commits: expand(commits.objects.tree(oid), commits.objects.tree))
 
 
+def test_a_branch_whose_name_only_a_later_python_knows_can_be_read_and_followed(history, monkeypatch) -> None:
+    name = "try/" + chr(0x0378)
+    with monkeypatch.context() as later:
+        later.setattr("casckpt.history.repository.check_ref_name", str)
+        commit(history, {"model": {}}, step=1)
+        history.branch(name)
+        history.switch(name)
+    commit(history, {"model": {}}, step=2)
+    again = type(history)(history.store)
+    assert [ref.name for ref in again.refs()] == ["main", name]
+    assert [(one.branch, one.step) for one in again.log()] == [(name, 2), ("main", 1)]
+    assert again.resolve(name).step == 2
+    assert again.fsck().ok
+
+
 def test_names_and_revisions_that_are_no_text_are_typed_errors(history) -> None:
     commit(history, {"model": {}})
     for revision in ("\udcff", "main~" + "9" * 5000, "main@{" + "9" * 5000 + "}", "\udcff~1", "x" * 600):

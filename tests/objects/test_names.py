@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from casckpt.errors import InvalidRefNameError
 from casckpt.limits import MAX_REF_NAME
-from casckpt.objects.names import check_ref_name
+from casckpt.objects.names import check_ref_name, check_stored_ref_name
 
 
 @pytest.mark.parametrize("name", ["main", "try/lr-3e-4", "v1.0", "é", "a_b", "1", "Head", "x" * MAX_REF_NAME])
@@ -29,6 +29,8 @@ def test_a_bad_name_is_refused_and_shown(name: str) -> None:
         check_ref_name(name)
     assert caught.value.ref == name
     assert repr(name) in str(caught.value)
+    with pytest.raises(InvalidRefNameError, match="cannot be a branch or tag"):
+        check_stored_ref_name(name)
 
 
 @given(st.text(max_size=12))
@@ -39,3 +41,10 @@ def test_no_good_name_is_a_path_out_of_its_folder_or_a_revision(name: str) -> No
         return
     assert not set(name) & set("~^:@{}\\*?[] \n\0")
     assert all(part not in ("", ".", "..") for part in name.split("/"))
+
+
+def test_a_character_of_a_later_unicode_is_read_and_not_given() -> None:
+    name = "try/" + chr(0x0378)  # unassigned in all of them so far
+    assert check_stored_ref_name(name) == name
+    with pytest.raises(InvalidRefNameError, match="unprintable"):
+        check_ref_name(name)
