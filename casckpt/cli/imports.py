@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 from casckpt.cli import document
 from casckpt.cli.units import human_bytes, human_count, printable
+from casckpt.tensors.intake.report import Outcome
 
 if TYPE_CHECKING:
     from casckpt.tensors.intake.report import ImportReport, Item
 
 _LEFT_OUT_SHOWN = 5
+_NAMES_SHOWN = 3
 
 
 def item_fields(item: Item) -> dict[str, object]:
@@ -61,7 +63,18 @@ def totals(report: ImportReport) -> str:
 
 
 def left_out_lines(report: ImportReport) -> list[str]:
-    """What looks like a checkpoint and was not taken, the first few."""
-    shown = [f"left out: {printable(one.name)} ({printable(one.reason)})" for one in report.left_out[:_LEFT_OUT_SHOWN]]
-    more = len(report.left_out) - _LEFT_OUT_SHOWN
-    return [*shown, f"left out: {more} more (--json shows all)"] if more > 0 else shown
+    """What looks like a checkpoint and was not taken, and what of those that were; the first few."""
+    lines = [f"left out: {printable(one.name)} ({printable(one.reason)})" for one in report.left_out]
+    lines += [line for item in report.of(Outcome.TAKEN) if (line := left_out_of(item))]
+    more = len(lines) - _LEFT_OUT_SHOWN
+    return [*lines[:_LEFT_OUT_SHOWN], f"left out: {more} more (--json shows all)"] if more > 0 else lines
+
+
+def left_out_of(item: Item) -> str:
+    """What in the folder that a checkpoint is was not taken in with it; empty where all was."""
+    names = None if item.commit is None else item.commit.meta.get("left_out")
+    if not isinstance(names, list) or not names:
+        return ""
+    shown = ", ".join([printable(str(name)) for name in names[:_NAMES_SHOWN]])
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return f"left out of {printable(item.name)}: {shown}{more}"

@@ -175,3 +175,28 @@ def test_names_are_shown_so_that_no_terminal_obeys_them_and_only_a_few_of_what_i
     assert "\x1b" not in out
     assert out.count("left out: tmp-step_") == 5
     assert "left out: 4 more" in out
+
+
+def checkpoint_of_deepspeed(place: Path, *others: str) -> Path:
+    """A folder as transformers' Trainer writes it under DeepSpeed, small."""
+    (place / "global_step500").mkdir(parents=True)
+    (place / "global_step500" / "mp_rank_00_model_states.pt").touch()
+    torch.save(state(500)["model"], place / "pytorch_model.bin")
+    (place / "trainer_state.json").write_text('{"global_step": 500}')
+    for name in others:
+        (place / name).touch()
+    return place
+
+
+def test_what_of_a_checkpoint_is_not_taken_in_is_said(casckpt: Casckpt, tmp_path: Path) -> None:
+    checkpoint_of_deepspeed(tmp_path / "run" / "checkpoint-500")
+    more = [f"pytorch_model-0000{number}-of-00004.bin" for number in range(1, 5)]
+    checkpoint_of_deepspeed(tmp_path / "run" / "checkpoint-900", *more)
+    ran = casckpt("-C", "new", "import", tmp_path / "run")
+    assert ran.code == 0
+    assert "left out of checkpoint-500: global_step500\n" in ran.out
+    assert f"left out of checkpoint-900: global_step500, {more[0]}, {more[1]} and 2 more\n" in ran.out
+    again = casckpt("-C", "new", "import", tmp_path / "run", "--json").json
+    assert again["checkpoints"][0]["commit"]["meta"]["left_out"] == ["global_step500"]
+    watched = casckpt("-C", "other", "watch", tmp_path / "run", "--once", "--settle", "0")
+    assert "left out of checkpoint-500: global_step500\n" in watched.out

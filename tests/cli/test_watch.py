@@ -17,7 +17,7 @@ import torch
 import casckpt as package
 from tests.cli.conftest import Casckpt
 from tests.equality import assert_same
-from tests.processes import PATIENCE, ROOT
+from tests.processes import PATIENCE, ROOT, Program
 from tests.tensors.intake.conftest import state
 
 
@@ -67,6 +67,43 @@ def test_it_takes_in_what_is_written_until_a_signal_ends_it_well(
         rest, errors = process.communicate(timeout=PATIENCE)
         assert (process.returncode, errors) == (0, "")
         assert rest.startswith("2 checkpoints taken in: ")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_it_at_once_and_harms_nothing(
+    number: signal.Signals, folder: Path, tmp_path: Path
+) -> None:
+    path = write(folder, 1)
+    store = tmp_path / "store"
+    # the first commit is never done with, so that only the second signal can end it
+    program = f"""
+        import signal, sys, time
+        from threading import Event
+        from casckpt.__main__ import main
+        from casckpt.tensors.repository import Repository
+
+        def commit(*given, **named):
+            print("committing", flush=True)
+            while signal.getsignal(signal.SIGINT) is not signal.SIG_DFL:
+                time.sleep(0.01)
+            print("told once", flush=True)
+            Event().wait()
+
+        Repository.commit = commit
+        sys.argv = ["casckpt", "-C", {str(store)!r}, "watch", {str(folder)!r}, "--interval", "0.05", "--settle", "0.1"]
+        main()
+    """
+    with Program(program) as running:
+        while running.line() != "committing":
+            pass
+        running.process.send_signal(number)
+        assert running.line() == "told once"
+        running.process.send_signal(number)
+        assert running.process.wait(PATIENCE) == -number
+    with package.open(store, create=False) as repo:
+        assert list(repo.log()) == []
+        assert repo.import_file(path).step is None
+        assert repo.fsck(read_data=True).findings == ()
 
 
 def test_what_is_not_finished_when_it_ends_is_named(folder: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from casckpt.cli import document
-from casckpt.cli.imports import item_fields, totals
+from casckpt.cli.imports import item_fields, left_out_of, totals
 from casckpt.cli.options import common_options, complete_branch
 from casckpt.cli.session import Session, is_store
 from casckpt.cli.units import human_bytes, printable, short
@@ -89,6 +89,8 @@ def command(
         else:
             for item in watching.items():
                 click.echo(_line(item), err=item.outcome is Outcome.FAILED)
+                if item.outcome is Outcome.TAKEN and (line := left_out_of(item)):
+                    click.echo(line)
         report = watching.report
     if not session.json:
         for item in report.of(Outcome.WAITING):
