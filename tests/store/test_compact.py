@@ -620,12 +620,14 @@ def test_twenty_times_while_three_threads_go_on_committing(tmp_path: Path) -> No
     path = tmp_path / "store"
     shared = open_history(path, 4096)
     commit_steps(shared, 0, 1, size=20_000)
+    first = shared.resolve("main").id
     stop = threading.Event()
     lengths = []
 
     def train(name: str) -> int:
         with open_history(path) as mine:
-            mine.switch(name, create=True)
+            mine.branch(name, at=first)  # HEAD is wherever another of these threads has switched to
+            mine.switch(name)
             step = 1
             while not stop.is_set():
                 commit_steps(mine, step, step + 1, size=20_000)
