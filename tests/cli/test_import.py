@@ -180,11 +180,11 @@ def test_names_are_shown_so_that_no_terminal_obeys_them_and_only_a_few_of_what_i
 def checkpoint_of_deepspeed(place: Path, *others: str) -> Path:
     """A folder as transformers' Trainer writes it under DeepSpeed, small."""
     (place / "global_step500").mkdir(parents=True)
-    (place / "global_step500" / "mp_rank_00_model_states.pt").touch()
+    (place / "global_step500" / "mp_rank_00_model_states.pt").write_bytes(b"theirs")
     torch.save(state(500)["model"], place / "pytorch_model.bin")
     (place / "trainer_state.json").write_text('{"global_step": 500}')
     for name in others:
-        (place / name).touch()
+        (place / name).write_bytes(b"theirs")
     return place
 
 
