@@ -59,12 +59,15 @@ class Maintained:
     def prune(self, keep: Keep, *, dry_run: bool = False) -> PruneReport:
         """Release the states, or parts of them, that a policy does not keep; says why each commit is kept.
 
-        Bytes come back with the next `gc`. Commits stay in the log, marked as pruned.
+        Bytes come back with the next `gc`. Commits stay in the log, marked as pruned. dry_run: only say it.
         """
         return prune(self.store, self.scheme, self._known, keep, dry_run=dry_run)
 
     def gc(self, *, dry_run: bool = False, progress: Progress = no_progress) -> GcReport:
         """Delete what nothing refers to. Others may read and write meanwhile.
+
+        dry_run: only count it. progress: called with the stage, how much of it is done, and of how much (0: not known),
+        here as in `fsck`, `compact` and `backup`.
 
         Raises:
             StoreBusyError: it is under way elsewhere.

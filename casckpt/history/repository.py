@@ -102,7 +102,7 @@ class History(Maintained):
     def log(self, revision: str | None = "HEAD", limit: int | None = None) -> Iterator[Commit]:
         """Commits from a revision back, the newest first, read as they are asked for; None: from every branch and tag.
 
-        An empty store has an empty log. A half-read iterator holds no transaction.
+        limit: at most so many. An empty store has an empty log. A half-read iterator holds no transaction.
 
         Raises:
             UnknownRevisionError, AmbiguousRevisionError
@@ -129,7 +129,7 @@ class History(Maintained):
             return list_refs(reader, self._branch)
 
     def reflog(self, branch: str | None = None, limit: int | None = None) -> list[ReflogEntry]:
-        """The moves of a branch, the newest first; None: of every branch and tag."""
+        """The moves of a branch, the newest first, at most `limit`; None: of every branch and tag."""
         with self.store.read() as reader:
             return list(islice(list_moves(reader, branch), limit))
 
@@ -207,7 +207,7 @@ class History(Maintained):
         return self._create(BRANCH, name, at)
 
     def tag(self, name: str, at: str = "HEAD") -> Commit:
-        """Give a commit a name that stays. Raises as `branch` does."""
+        """Give the commit `at` a name that stays. Raises as `branch` does."""
         return self._create(TAG, name, at)
 
     def _create(self, prefix: str, name: str, at: str) -> Commit:

@@ -89,24 +89,25 @@ def test_every_parameter_of_a_public_call_is_explained() -> None:
         ("Checkpointer", casckpt.Checkpointer, casckpt.Checkpointer.__doc__ or ""),
         ("Keep", casckpt.Keep, casckpt.Keep.__doc__ or ""),
     ]
-    for name in ("commit", "load", "restore", "export", "import_file", "import_folder", "watch", "fsck", "compact"):
-        method = getattr(casckpt.Repository, name)
-        calls.append((name, method, method.__doc__ or ""))
+    for cls in (casckpt.Repository, casckpt.Checkpointer):
+        methods = [(name, inspect.getattr_static(cls, name)) for name in _public(cls)]
+        calls += [
+            (name, method, inspect.getdoc(method) or "") for name, method in methods if inspect.isfunction(method)
+        ]
     missing = [
         f"{name}({parameter})"
         for name, call, doc in calls
         for parameter in inspect.signature(call).parameters
-        if parameter not in ("self", "more") and not re.search(rf"\b{parameter}\b", doc)
+        if parameter not in ("self", "more", *NAMES) and not re.search(rf"\b{parameter}\b", doc)
     ]
     assert not [one for one in missing if one not in SELF_EVIDENT], missing
 
 
-# What a name says by itself where it stands.
+# What says itself: parameters wherever they stand, and others in their places. gc explains progress for all.
+NAMES = {"path", "name", "revision", "revisions", "old", "new", "message"}
 SELF_EVIDENT = {
-    *("open(path)", "register(cls)", "save(message)", "save(step)", "save(metrics)", "save(meta)", "save(obj)"),
-    *("commit(state)", "commit(message)", "load(revision)", "restore(revision)", "export(revision)", "export(path)"),
-    *("import_file(path)", "import_file(metrics)", "import_file(meta)", "import_folder(path)", "watch(path)"),
-    *("fsck(progress)", "compact(progress)"),
+    *("register(cls)", "commit(state)", "save(obj)", "save(step)", "save(metrics)", "save(meta)", "step(step)"),
+    *("import_file(metrics)", "import_file(meta)", "fsck(progress)", "compact(progress)", "backup(progress)"),
     *("id", "parents", "tree", "branch", "metrics", "message", "host", "meta"),
 }
 
