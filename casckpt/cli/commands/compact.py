@@ -31,13 +31,9 @@ def command(session: Session, dry_run: bool) -> None:
     casckpt compact
     """
     with session.history() as history, Watch("looking who has it open", unit="bytes") as watch:
-
-        def progress(stage: str, done: int, total: int) -> None:
-            watch(stage, done, total)
-            if stage.startswith("exchanging"):
-                session.done = "the file was rewritten, or is as it was; either way it holds everything"
-
-        report = history.compact(dry_run=dry_run, progress=progress)
+        if not dry_run:  # from the first on: one that comes late lets it be finished, before anybody hears of that
+            session.done = "the file was rewritten, or is as it was; either way it holds everything"
+        report = history.compact(dry_run=dry_run, progress=watch)
     if session.json:
         document.write({**asdict(report), "given_back": report.given_back})
     else:
@@ -48,7 +44,7 @@ def _print(report: CompactReport) -> None:
     before, after = human_bytes(report.before), human_bytes(report.after)
     given = human_bytes(report.given_back)
     if report.dry_run:
-        click.echo(f"compact would give back {given} or more: {before} on the disk before, {after} at most then")
+        click.echo(f"compact would give back {given} or more: {before} on the disk, at most {after} then")
         for holder in report.holders:
             click.echo(f"in the way: {holder}")
     else:
