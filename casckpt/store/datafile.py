@@ -29,12 +29,11 @@ from casckpt.store.layout import (
     NODE,
     PAGE,
     SUBTREE,
-    TREE,
     Head,
     Tree,
     UnreadableError,
     read_head,
-    read_tree,
+    read_subtree,
     run_of,
 )
 from casckpt.store.protocol import Space
@@ -140,7 +139,7 @@ class _DataFile:
         """The format record, by a walk down to it."""
         size = os.fstat(self._descriptor).st_size
         seen: set[int] = set()
-        for entry in self._entries(head, head.main, size, seen):
+        for entry in [*self._entries(head, head.main, size, seen)]:  # all of them, so that each is looked at
             if entry.key == Space.META.value and entry.tree is not None:
                 for record in self._entries(head, entry.tree, size, seen):
                     if record.key == FORMAT_KEY:
@@ -215,8 +214,6 @@ def _leaf(head: Head, number: int, page: bytes) -> Iterator[tuple[Entry, tuple[i
         if flags & BIG:
             yield Entry(key, None, None), (int.from_bytes(value, "little"), run_of(length, head.page_size))
         elif flags & SUBTREE:
-            if len(value) != TREE.size:
-                raise UnreadableError(f"a tree of page {number} has no root")
-            yield Entry(key, None, read_tree(value, head.last_page)), None
+            yield Entry(key, None, read_subtree(value, head.last_page)), None
         else:
             yield Entry(key, value, None), None

@@ -98,6 +98,19 @@ def read_tree(record: bytes, last_page: int) -> Tree:
     return Tree(root, entries, depth, branches, leaves, overflow)
 
 
+def read_subtree(record: bytes, last_page: int) -> Tree:
+    """The root of a sub-database, as the main tree holds it: of byte keys, each with one value.
+
+    Raises:
+        UnreadableError: it is of another kind, which LMDB would take it for, or leads out of the file.
+    """
+    if len(record) != TREE.size:
+        raise UnreadableError("a tree that has no root")
+    if TREE.unpack(record)[:2] != (0, 0):
+        raise UnreadableError("a tree of another kind than ours")
+    return read_tree(record, last_page)
+
+
 def run_of(length: int, page_size: int) -> int:
     """How many pages a value of `length` bytes takes that has pages of its own."""
     return (PAGE.size - 1 + length) // page_size + 1

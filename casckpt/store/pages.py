@@ -28,12 +28,11 @@ from casckpt.store.layout import (
     OVERFLOW,
     PAGE,
     SUBTREE,
-    TREE,
     Head,
     Tree,
     UnreadableError,
     read_head,
-    read_tree,
+    read_subtree,
     run_of,
 )
 from casckpt.store.protocol import PageFault, Pages, Space, TreePages
@@ -245,11 +244,9 @@ class _Check:
     def _subtree(self, key: bytes, cell: _Cell) -> Tree | None:
         name = key.decode("utf-8", "backslashreplace")
         try:
-            if cell.flags != SUBTREE or len(cell.value) != TREE.size:
+            if cell.flags != SUBTREE:
                 raise UnreadableError("it is no tree")
-            if TREE.unpack(cell.value)[:2] != (0, 0):
-                raise UnreadableError("it is a tree of another kind than ours")
-            return read_tree(cell.value, self._head.last_page)
+            return read_subtree(cell.value, self._head.last_page)
         except UnreadableError as error:
             self._fault("damaged-page", MAIN, self._head.main.root, f"its entry {name}: {error}")
             return None

@@ -224,6 +224,20 @@ def test_entries_that_cannot_be_are_told_as_damage(tmp_path):
             open_store(path)
 
 
+@pytest.mark.parametrize("space", list(Space))
+@pytest.mark.parametrize("flag", [0x02, 0x04, 0x08, 0x10, 0x80])  # MDB_REVERSEKEY, MDB_DUPSORT and the like
+def test_a_sub_database_that_lmdb_would_take_for_one_of_another_kind_is_refused(tmp_path, space, flag):
+    path = tmp_path / "store"
+    open_store(path).close()
+    data = bytearray((path / "data.mdb").read_bytes())
+    root = head_of(path).main.root * PAGE
+    record = data.index(bytes([len(space.value), 0]) + space.value, root) + 2 + len(space.value)
+    data[record + 4] |= flag
+    (path / "data.mdb").write_bytes(data)
+    with pytest.raises(CorruptObjectError, match="a tree of another kind"):
+        open_store(path)
+
+
 def test_a_tree_that_leads_into_itself_is_told_as_damage(tmp_path):
     path = tmp_path / "store"
     fill(path)
