@@ -362,6 +362,48 @@ def test_closing_waits_until_the_copy_is_done_and_compact_too(
             check(copy)
 
 
+def test_the_map_is_not_closed_under_lmdb_s_copying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would kill the process."""
+    make(tmp_path / "store", 65536, size=2_000_000)  # several times what a pipe holds
+    history = open_history(tmp_path / "store")
+    environment = history.store._environment
+    real, real_write, order = environment._raw, backup._write, []
+    there, on = threading.Event(), threading.Event()
+
+    class Watched:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real, name)
+
+        def copyfd(self, descriptor: int, compact: bool) -> None:
+            real.copyfd(descriptor, compact=compact)
+            order.append("copied")
+
+        def close(self) -> None:
+            order.append("closed")
+            if "copied" in order:
+                real.close()
+
+    def write(*rest: Any) -> None:
+        there.set()
+        assert on.wait(60)
+        real_write(*rest)
+
+    monkeypatch.setattr(environment, "_raw", Watched())
+    monkeypatch.setattr(backup, "_write", write)
+    with ThreadPoolExecutor(2) as pool:
+        copying = pool.submit(history.backup, tmp_path / "copy")
+        assert there.wait(60)
+        closing = pool.submit(history.close)
+        while not environment._gate._waiters and not closing.done():
+            time.sleep(0.001)
+        on.set()
+        closing.result(60)
+        copying.result(60)
+    assert order == ["copied", "closed"]
+    with open_history(tmp_path / "copy") as copy:
+        check(copy, size=2_000_000)
+
+
 def test_a_database_that_cannot_be_copied_is_told_and_leaves_nothing(
     history: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
