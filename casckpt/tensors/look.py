@@ -1,4 +1,6 @@
-"""What can be told of a file or folder without reading it: its files, their sizes, and times that show a change."""
+"""What can be told of a file or folder without reading it (but an index, which names its shards): its files, their sizes,
+and times that show a change.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +8,15 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
+from casckpt.tensors.shards import shards_of
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
     """A file, or a folder with all files below it, at one moment. Equal looks: nothing was written in between.
 
-    files: for each its path below the folder (of a file itself: ""), bytes, time of the last change in nanoseconds, and
-    inode, which tells a file that was replaced.
+    files: for each its path below the folder (of a file itself: "", and of the shards of an index their names), bytes,
+    time of the last change in nanoseconds, and inode, which tells a file that was replaced.
     """
 
     files: tuple[tuple[str, int, int, int], ...]
@@ -33,7 +37,7 @@ def look(path: str | PathLike[str]) -> Look | None:
     path = Path(path)
     try:
         if not path.is_dir():
-            return Look((_file(path, ""),))
+            return Look((_file(path, ""), *(_file(path.parent / name, name) for name in shards_of(path))))
         below = sorted(item for item in path.rglob("*") if not item.is_dir())
         return Look(tuple([_file(item, str(item.relative_to(path))) for item in below]))
     except FileNotFoundError:

@@ -8,18 +8,17 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
 from pathlib import Path
 from typing import Any, Final
 
 from casckpt.errors import ImportFormatError
-from casckpt.limits import MAX_INDEX, MAX_SIDE_FILE, MAX_SIDE_FILES
+from casckpt.limits import MAX_SIDE_FILE, MAX_SIDE_FILES
 from casckpt.tensors.formats import safetensors_file
 from casckpt.tensors.formats.metadata import kept_metadata
-from casckpt.tensors.formats.recognise import INDEX
-from casckpt.tensors.formats.safetensors_file import Contents, only_once, read_contents, to_state
+from casckpt.tensors.formats.safetensors_file import Contents, read_contents, to_state
 from casckpt.tensors.formats.source import Imported
 from casckpt.tensors.formats.torch_read import read_torch
+from casckpt.tensors.shards import INDEX, is_side_name, read_bounded, read_index
 
 # Weights by the names that from_pretrained looks for, in its order.
 _WEIGHTS: Final = (
@@ -43,16 +42,6 @@ TRAINER_STATE: Final = "trainer_state.json"
 # What Trainer saves beside the weights, by the keys under which it is taken in.
 _TRAINING: Final = {"optimizer": "optimizer.pt", "scheduler": "scheduler.pt", "scaler": "scaler.pt"}
 _RNG: Final = "rng_state.pth"
-
-
-def is_side_name(name: object) -> bool:
-    """Whether a name is that of a file directly in a folder, and no way out of it."""
-    if not isinstance(name, str) or name in ("", ".", "..") or any(char in name for char in "/\\\0"):
-        return False
-    try:
-        return len(os.fsencode(name)) <= 255
-    except UnicodeEncodeError:
-        return False
 
 
 def read_folder(path: Path) -> Imported:
@@ -111,27 +100,6 @@ def _side_files(path: Path, names: list[str]) -> dict[str, bytes]:
     return found
 
 
-def read_bounded(path: Path, most: int) -> bytes:
-    """A regular file of at most so many bytes.
-
-    Raises:
-        ImportFormatError
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe put there must not hold us up
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise ImportFormatError("no regular file", file=str(path))
-            raw = file.read(most + 1)
-    except OSError as error:
-        raise ImportFormatError(f"cannot be read: {error.strerror}", file=str(path)) from error
-    if len(raw) > most:
-        raise ImportFormatError(
-            f"has more than the {most} bytes that are kept beside weights", file=str(path), remedy="take it out"
-        )
-    return raw
-
-
 def _step(path: Path, files: dict[str, bytes]) -> int | None:
     try:
         found = json.loads(files[path.name])
@@ -155,7 +123,7 @@ def read_weights(path: Path) -> tuple[Any, dict[str, object], set[str]]:
             contents = read_contents(path)
             return to_state(contents, str(path)), kept_metadata(contents), {path.name}
         return read_torch(path), {}, {path.name}
-    metadata, places = _index(path)
+    metadata, places = read_index(path)
     shards = sorted(set(places.values()))
     if all(name.endswith(".safetensors") for name in shards):
         contents = _joined(path, metadata, places)
@@ -171,23 +139,6 @@ def read_weights(path: Path) -> tuple[Any, dict[str, object], set[str]]:
         state.update(part)
     _check_complete(path, places, set(state))
     return {name: state[name] for name in dict.fromkeys((*places, *state))}, {}, {path.name, *shards}
-
-
-def _index(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """The metadata of an index, and for each tensor the shard that it is in."""
-    try:
-        found = json.loads(read_bounded(path, MAX_INDEX), object_pairs_hook=only_once)
-        metadata, places = found.get("metadata", {}), found["weight_map"]
-    except (ValueError, LookupError, AttributeError, RecursionError) as error:
-        raise ImportFormatError(f"no index of weights: {error}", file=str(path)) from error
-    if not isinstance(places, dict) or not isinstance(metadata, dict) or not places:
-        raise ImportFormatError("no index of weights", file=str(path))
-    for name, shard in places.items():
-        if not is_side_name(shard):
-            raise ImportFormatError(f"the tensor {name!r} is said to be in {shard!r}, outside", file=str(path))
-        if not (path.parent / shard).is_file():
-            raise ImportFormatError(f"its shard {shard!r} is not there", file=str(path))
-    return metadata, places
 
 
 def _joined(path: Path, metadata: dict[str, Any], places: dict[str, str]) -> Contents:

@@ -12,11 +12,10 @@ from typing import Final
 from casckpt.errors import ExportError
 from casckpt.store.filesystem import sync_folder, sync_parent
 from casckpt.tensors.formats import safetensors_file
-from casckpt.tensors.formats.folder import is_side_name
 from casckpt.tensors.formats.packing import Packed, Piece
-from casckpt.tensors.formats.recognise import INDEX
 from casckpt.tensors.formats.replace import Progress, already_there, check_room, temporary_name, typed, written
 from casckpt.tensors.formats.swap import put_folder
+from casckpt.tensors.shards import INDEX, is_side_name
 
 _CONFIGS: Final = ("config.json", "adapter_config.json")
 # Shards are numbered by five digits.

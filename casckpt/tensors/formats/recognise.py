@@ -8,9 +8,9 @@ from typing import Final
 
 from casckpt.errors import ImportFormatError
 from casckpt.limits import MAX_SAFETENSORS_HEADER
+from casckpt.tensors.shards import INDEX
 
 FORMATS: Final = ("safetensors", "torch", "npz", "pretrained")
-INDEX: Final = ".index.json"
 _SUFFIXES: Final = {
     ".safetensors": "safetensors",
     ".pt": "torch",

@@ -23,6 +23,7 @@ from casckpt.objects.values import ArrayRecord, TensorRecord
 from casckpt.tensors.formats.packing import Packed, Piece
 from casckpt.tensors.formats.replace import Writer
 from casckpt.tensors.formats.unpacking import Stored, unpack
+from casckpt.tensors.shards import only_once
 from casckpt.tensors.torch_leaves import DTYPES
 
 METADATA: Final = "__metadata__"
@@ -193,14 +194,6 @@ def _header(path: Path) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise ValueError("a header that is no object")
     return fields
-
-
-def only_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, as an object_pairs_hook; of two values under one name each reader would take another."""
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        raise ValueError("a name stands in it twice")
-    return made
 
 
 def _stored(data: Any, field: dict[str, Any]) -> Stored:

@@ -20,9 +20,10 @@ from casckpt.tensors.formats.pretrained import (
     write_folder,
     write_weights,
 )
-from casckpt.tensors.formats.recognise import FORMATS, INDEX, format_of_name
+from casckpt.tensors.formats.recognise import FORMATS, format_of_name
 from casckpt.tensors.formats.replace import Progress, check_target, written
 from casckpt.tensors.formats.torch_write import write_torch
+from casckpt.tensors.shards import INDEX
 
 _NO_CONFIG = (
     "from_pretrained needs a config.json beside the weights: save the model's with model.config.save_pretrained"

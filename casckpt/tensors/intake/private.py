@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from casckpt.errors import ImportFormatError
+from casckpt.tensors.shards import shards_of
 
 # Bytes handed to the kernel at once; a signal is answered in between.
 _PIECE: Final = 64 << 20
@@ -35,7 +36,8 @@ def private_copy(path: Path) -> Iterator[Path]:
                 for item in sorted(path.iterdir()):
                     _copy(item, place / item.name, stack)
             else:
-                _copy(path, place, stack)
+                for item in (path, *(path.parent / name for name in shards_of(path))):
+                    _copy(item, place.parent / item.name, stack)
         except OSError as error:
             raise ImportFormatError(f"cannot be read: {error.strerror}", file=str(path)) from error
         yield place

@@ -18,8 +18,8 @@ from typing import Final
 
 from casckpt.errors import ImportFormatError
 from casckpt.limits import MAX_INDEX, MAX_SAFETENSORS_HEADER
-from casckpt.tensors.formats.folder import read_bounded
 from casckpt.tensors.look import Look
+from casckpt.tensors.shards import INDEX, read_bounded
 
 _TRAINERS: Final = re.compile(r"checkpoint-\d+")
 
@@ -121,7 +121,7 @@ def _folder_lacks(folder: Path) -> str | None:
     if _TRAINERS.fullmatch(folder.name) and "training_args.bin" in names and "trainer_state.json" not in names:
         return "trainer_state.json is not there yet"
     for name in sorted(names):
-        if name.endswith(".index.json"):
+        if name.endswith(INDEX):
             try:
                 index = json.loads(read_bounded(folder / name, MAX_INDEX))
                 shards = {str(shard) for shard in index["weight_map"].values()}

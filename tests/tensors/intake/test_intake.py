@@ -104,6 +104,31 @@ def test_a_folder_with_something_odd_in_it_is_taken_once(odd: str, repo: Reposit
     assert imported.meta["source"] == commit.meta["source"]
 
 
+def test_the_shards_of_an_index_are_looked_at_as_the_index_is(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = tmp_path / "model.safetensors.index.json"
+    repo.commit({"w": torch.ones(100), "v": torch.ones(100)})
+    repo.export("HEAD", tmp_path / "model.safetensors", max_shard_size=400)
+    (item,) = repo.import_folder(index).items
+    assert item.nbytes == sum(path.stat().st_size for path in tmp_path.glob("model*"))
+    assert repo.import_folder(index).taken == 0
+    shard = tmp_path / "model-00001-of-00002.safetensors"
+    shard.write_bytes(shard.read_bytes())
+    assert repo.import_folder(index).taken == 1
+    commit = repo.commit
+
+    def meanwhile(*given: Any, **options: Any) -> Any:
+        os.utime(shard, ns=(1, 1))
+        return commit(*given, **options)
+
+    monkeypatch.setattr(repo, "commit", meanwhile)
+    for take in (repo.import_file, repo.import_folder):
+        shard.touch()
+        with pytest.raises(ImportFormatError, match="written to while"):
+            take(index)
+
+
 def test_a_pruned_checkpoint_does_not_come_back_and_a_branch_without_it_takes_it(
     repo: Repository, folder: Path
 ) -> None:

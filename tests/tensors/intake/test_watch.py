@@ -26,10 +26,10 @@ SETTLE = 5.0
 class Watched:
     """A folder under watch. Each look is a second after the one before; what it took in, or failed to, is returned."""
 
-    def __init__(self, repo: Repository, folder: Path) -> None:
+    def __init__(self, repo: Repository, folder: Path, pattern: str | None = None) -> None:
         self.now = 0.0
         self._told: list[Item] = []
-        self.watching = Watching(repo, folder, settle=SETTLE, on_item=self._told.append)
+        self.watching = Watching(repo, folder, settle=SETTLE, pattern=pattern, on_item=self._told.append)
 
     def look(self, after: float = 1.0) -> dict[str, str]:
         self.now += after
@@ -433,3 +433,12 @@ def test_a_folder_that_is_not_there_is_an_error_at_first_and_waited_out_later(re
     stop = Remounted(6)
     watching = Watching(repo, empty, settle=5, stop=stop)
     assert keep_looking(watching, interval=2, stop=stop, clock=stop.clock).taken == 1
+
+
+def test_an_index_is_watched_with_its_shards(repo: Repository, empty: Path) -> None:
+    tensors = {"w": torch.ones(100), "v": torch.ones(100)}
+    repo.commit(tensors)
+    repo.export("HEAD", empty / "latest.safetensors", max_shard_size=400)
+    watched = Watched(repo, empty, pattern="*.index.json")
+    assert watched.looks() == {"latest.safetensors.index.json": "taken"}
+    assert_same(repo.load(), tensors)
