@@ -1,5 +1,6 @@
-"""What can be told of a file or folder without reading it (but an index, which names its shards): its files, their sizes,
-and times that show a change.
+"""What can be told of a file or folder without reading it: its files, their sizes, and times that show a change.
+
+Only an index is read, for the names of its shards.
 """
 
 from __future__ import annotations
