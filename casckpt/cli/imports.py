@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from casckpt.cli import document
-from casckpt.cli.units import human_bytes, human_count, printable
+from casckpt.cli.units import human_bytes, human_count, human_reserve, printable
 from casckpt.tensors.intake.report import Outcome
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ def totals(report: ImportReport) -> str:
     return (
         f"{human_count(report.taken, 'checkpoint')} taken in: {human_bytes(report.nbytes)} in files, "
         f"{human_bytes(report.stored)} new{less}\n"
-        f"the store's file grew by {grown} to {human_bytes(report.after.file)}, "
-        f"{human_bytes(report.after.free)} of it free"
+        f"the file grew by {grown} to {human_bytes(report.after.file)}: "
+        f"{human_bytes(report.after.free)} of it free{human_reserve(report.after.reserve)}"
     )
 
 

@@ -22,6 +22,11 @@ def human_bytes(count: int) -> str:
     return f"{size:.{digits}f} {_UNITS[unit]}"
 
 
+def human_reserve(size: int) -> str:
+    """What is said behind a file's size of the room that it has in reserve: ", 3.96 MiB in reserve"."""
+    return f", {human_bytes(size)} in reserve" if size else ""
+
+
 def human_age(when: datetime, now: datetime | None = None) -> str:
     """How long ago, in its largest unit: "0 s", "12 s", "3 h", "2 w"."""
     seconds = ((now or datetime.now(UTC)) - when).total_seconds()

@@ -45,7 +45,14 @@ def foresee(environment: Environment, size: StoreSize) -> CompactReport:
     began = time.monotonic()
     holders = _others(environment, openers.live(environment.path))
     after = min(size.file, size.used + size.used // 64 + KEPT_FREE)
-    return CompactReport(dry_run=True, before=size.file, after=after, holders=holders, seconds=time.monotonic() - began)
+    return CompactReport(
+        dry_run=True,
+        before=size.file,
+        after=after,
+        reserve=min(after, KEPT_FREE),
+        holders=holders,
+        seconds=time.monotonic() - began,
+    )
 
 
 def compact(
@@ -57,13 +64,16 @@ def compact(
     """Rewrite the file; `protocol.Store.compact` says what is raised."""
     began = time.monotonic()
     environment.check_no_own()
-    before, after = aside(lambda held: _compact(environment, handle, maintenance, held), progress)
-    return CompactReport(dry_run=False, before=before, after=after, holders=(), seconds=time.monotonic() - began)
+    before, after, reserve = aside(lambda held: _compact(environment, handle, maintenance, held), progress)
+    return CompactReport(
+        dry_run=False, before=before, after=after, reserve=reserve, holders=(), seconds=time.monotonic() - began
+    )
 
 
 def _compact(
     environment: Environment, handle: Handle, maintenance: Callable[[], AbstractContextManager[None]], held: Aside
-) -> tuple[int, int]:
+) -> tuple[int, int, int]:
+    """Returns the bytes that the disk held for the file, holds now, and of these the reserve."""
     path = environment.path
     data = path / "data.mdb"
     held.wake_by(environment.wake)
@@ -86,7 +96,8 @@ def _compact(
                 _see_to_disk(environment, data, copy)
                 held.report("exchanging the file", 0, 0)
                 _exchange(environment, copy, transaction)
-                return before, filesystem.disk_bytes(data)
+                after = filesystem.disk_bytes(data)
+                return before, after, max(0, after - environment.end)
             finally:
                 mine.raw = None
                 with contextlib.suppress(OSError):  # which would hide what went wrong; the next opening clears it away

@@ -253,7 +253,7 @@ class Environment:
         return counter
 
     def _reserve(self) -> None:
-        end = (self._raw.info()["last_pgno"] + 1) * self.page_size + _RESERVE
+        end = self.end + _RESERVE
         if end > self._reserved:
             self._reserved = end + _RESERVE_STEP
             with contextlib.suppress(OSError):  # the change is made, and may have eaten what there was
@@ -421,6 +421,11 @@ class Environment:
         self._failure = why
         unregister(self._opener)  # LMDB's lock is gone: an opener without it is taken for one that has lost it
         return self.failed_error()
+
+    @property
+    def end(self) -> int:
+        """Where the last page of the file ends, in bytes; what the disk holds behind that is in reserve."""
+        return int(self._raw.info()["last_pgno"] + 1) * self.page_size
 
     @property
     def opener(self) -> Path:

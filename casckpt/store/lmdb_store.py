@@ -325,7 +325,12 @@ class LmdbStore:
             self._environment.end_read(transaction)
         page = self._environment.page_size
         file = filesystem.disk_bytes(Path(self.path) / "data.mdb")
-        return StoreSize(file=file, used=used * page, free=max(0, total - used) * page)
+        return StoreSize(
+            file=file,
+            used=used * page,
+            free=max(0, total - used) * page,
+            reserve=max(0, file - total * page),
+        )
 
     def check_pages(self, *, values: bool) -> Pages:
         """Look at every page of the file by plain reads, as one transaction left it; others may write meanwhile."""

@@ -71,7 +71,8 @@ class FileLock:
         self.release()
 
     def __del__(self) -> None:
-        if not sys.is_finalizing():  # then the kernel is about to let go of it
+        # Without a descriptor where it was interrupted at once; in the end the kernel is about to let go of it.
+        if hasattr(self, "_descriptor") and not sys.is_finalizing():
             self.release()
 
 

@@ -154,7 +154,7 @@ class MemoryStore:
         self._check_open()
         with self.maintenance():
             size = self.size().file
-        return CompactReport(dry_run=dry_run, before=size, after=size, holders=(), seconds=0.0)
+        return CompactReport(dry_run=dry_run, before=size, after=size, reserve=0, holders=(), seconds=0.0)
 
     def backup(self, destination: str, *, progress: Progress = no_progress) -> BackupReport:
         raise StoreError("there is no file to copy", store=self.path, remedy="open a store on the disk")

@@ -55,11 +55,18 @@ class StoreFormat:
 
 @dataclass(frozen=True, slots=True)
 class StoreSize:
-    """Bytes of the file as the disk holds it, and of those that hold something and that can be used again."""
+    """Bytes of the file as the disk holds it; of those that hold something, that can be used again, and that are in
+    reserve behind its last page, by which gc works on a full disk."""
 
     file: int
     used: int
     free: int
+    reserve: int = 0
+
+    @property
+    def free_share(self) -> float:
+        """How much of what is in use or free is free, of 1: what compact can give back."""
+        return self.free / (self.used + self.free) if self.free else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +111,15 @@ class Pages:
 class CompactReport:
     """What compact did, or with `dry_run` would do.
 
-    before, after: bytes that the disk holds for the file; with `dry_run`, the latter at most. holders: with `dry_run`,
-    a line for each other process that has the store open, and so is in the way.
+    before, after: bytes that the disk holds for the file; with `dry_run`, the latter at most. reserve: of those after,
+    what is in reserve, as in `StoreSize`. holders: with `dry_run`, a line for each other process that has the store
+    open, and so is in the way.
     """
 
     dry_run: bool
     before: int
     after: int
+    reserve: int
     holders: tuple[str, ...]
     seconds: float
 

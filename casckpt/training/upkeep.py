@@ -87,7 +87,7 @@ class Upkeep:
 
     def _compact(self, above: float) -> None:
         size = self._repo.store.size()
-        if size.free < COMPACT_LEAST or size.free <= above * (size.used + size.free):
+        if size.free < COMPACT_LEAST or size.free_share <= above:
             return
         if abs(size.free - self._refused) < COMPACT_LEAST or len(self._repo.store.openers()) > 1:
             return

@@ -41,7 +41,7 @@ def test_a_folder_becomes_a_history_in_a_store_that_is_made_and_said_so(casckpt:
     ]
     assert lines[5].startswith("3 checkpoints taken in: ")
     assert "times less" in lines[5]
-    assert lines[6].startswith("the store's file grew by ")
+    assert lines[6].startswith("the file grew by ") and lines[6].endswith(" in reserve")
     assert max(map(len, lines[1:])) <= 80
     again = casckpt("-C", "new", "import", folder)
     assert again.out == "3 checkpoints passed over: main has them\nno checkpoint was taken in\n"

@@ -174,7 +174,7 @@ sys.exit(main())
     [
         ("gc", "interrupted; "),
         ("fsck", "interrupted; nothing was changed"),
-        ("compact", "interrupted; nothing was changed"),
+        ("compact", "interrupted; the file was rewritten, or is as it was"),
         ("backup", "interrupted; "),
         ("import", "interrupted; "),
         ("export", "interrupted; out.safetensors is whole, or as it was"),

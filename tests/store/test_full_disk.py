@@ -12,7 +12,7 @@ import pytest
 from casckpt.errors import StoreBusyError, StoreError, StoreFailedError, StoreFullError
 from casckpt.limits import MIB
 from casckpt.store import filesystem
-from casckpt.store.environment import Environment
+from casckpt.store.environment import KEPT_FREE, Environment
 from casckpt.store.lmdb_store import open_store
 from casckpt.store.locks import FileLock
 from casckpt.store.protocol import Space
@@ -297,3 +297,15 @@ def test_where_no_room_can_be_kept_a_change_is_made_all_the_same_but_a_store_is_
         open_store(path)
     code = errno.EOPNOTSUPP  # a file system that knows no such thing
     open_store(path).close()
+
+
+def test_what_is_in_reserve_is_told_apart_from_what_is_free_and_from_what_is_in_use(tmp_path):
+    store = open_store(tmp_path / "store")
+    with store.write(durable=True, room=None) as writer:
+        writer.put(Space.CHUNK, b"key", b"value" * 2**20)
+    size = store.size()
+    length = (tmp_path / "store/data.mdb").stat().st_size
+    assert size.used + size.free == length  # the disk's room behind the end does not make it longer
+    assert size.reserve == size.file - length
+    assert 2 * MIB <= size.reserve <= KEPT_FREE + MIB
+    store.close()

@@ -45,7 +45,9 @@ def _print(report: CompactReport) -> None:
     given = human_bytes(report.given_back)
     if report.dry_run:
         click.echo(f"compact would give back {given} or more: {before} on the disk, at most {after} then")
-        for holder in report.holders:
-            click.echo(f"in the way: {holder}")
     else:
         click.echo(f"compact gave back {given}: {before} on the disk before, {after} now ({report.seconds:.1f} s)")
+    if report.reserve:
+        click.echo(f"{human_bytes(report.reserve)} of that are a reserve, by which gc works on a full disk")
+    for holder in report.holders:
+        click.echo(f"in the way: {holder}")

@@ -12,7 +12,7 @@ from casckpt.cli import document
 from casckpt.cli.options import common_options, limit_option
 from casckpt.cli.progress import Watch
 from casckpt.cli.session import Session
-from casckpt.cli.units import first_line, human_bytes, human_count, short
+from casckpt.cli.units import first_line, human_bytes, human_count, human_reserve, short
 
 if TYPE_CHECKING:
     from casckpt.history.commits import Commit
@@ -60,7 +60,11 @@ def _print(path: str, found: Stats) -> None:
             ("logical", human_bytes(found.logical)),
             ("stored", human_bytes(found.stored)),
             ("ratio", f"{found.saved:,.1f} (logical / stored)"),
-            ("file", f"{human_bytes(found.size.file)}, {human_bytes(found.size.free)} of it free for what comes"),
+            (
+                "file",
+                f"{human_bytes(found.size.file)}: {human_bytes(found.size.free)} of it free for what comes"
+                + human_reserve(found.size.reserve),
+            ),
         ]
     )
     click.echo()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -13,7 +13,7 @@ import click
 from casckpt.cli import document
 from casckpt.cli.options import common_options
 from casckpt.cli.session import Session
-from casckpt.cli.units import first_line, human_age, human_bytes, human_count, printable, short
+from casckpt.cli.units import first_line, human_age, human_bytes, human_count, human_reserve, printable, short
 
 if TYPE_CHECKING:
     from casckpt.history.commits import Commit
@@ -45,14 +45,9 @@ class Status:
     settings: StoreFormat
 
     @property
-    def free_share(self) -> float:
-        """How much of the file can be used again, of 1."""
-        return self.size.free / self.size.file if self.size.file else 0.0
-
-    @property
     def compact_pays(self) -> bool:
         """Whether compact would give back what is worth its while."""
-        return self.free_share >= _FREE_SHARE and self.size.free >= _FREE_BYTES
+        return self.size.free_share >= _FREE_SHARE and self.size.free >= _FREE_BYTES
 
 
 @click.command("status", short_help="The store at a glance.")
@@ -120,7 +115,7 @@ def _fields(found: Status) -> dict[str, object]:
         "commits": found.commits,
         "branches": found.branches,
         "tags": found.tags,
-        "size": {"file": found.size.file, "used": found.size.used, "free": found.size.free},
+        "size": asdict(found.size),
         "compact_pays": found.compact_pays,
         "openers": found.openers,
         "maintenance": found.maintenance,
@@ -138,7 +133,7 @@ def _print(found: Status) -> None:
     if tip is not None:
         step = "" if tip.step is None else f", step {tip.step}"
         newest = f"{short(tip.id)}{step}, {human_age(tip.time)} ago"
-    hint = "; `casckpt compact` would give that back" if found.compact_pays else ""
+    hint = "; `casckpt compact` would give back what is free" if found.compact_pays else ""
     counts = [(found.commits, "commit"), (found.branches, "branch"), (found.tags, "tag")]
     print_fields(
         [
@@ -147,7 +142,11 @@ def _print(found: Status) -> None:
             ("newest", newest),
             ("message", "" if tip is None else first_line(tip.message)),
             ("holds", ", ".join([human_count(count, noun) for count, noun in counts])),
-            ("file", f"{human_bytes(size.file)}, {human_bytes(size.free)} ({found.free_share:.0%}) of it free{hint}"),
+            (
+                "file",
+                f"{human_bytes(size.file)}: {human_bytes(size.free)} ({size.free_share:.0%}) of it free"
+                f"{human_reserve(size.reserve)}{hint}",
+            ),
             ("open in", "\n".join(map(printable, found.openers)) or "no other process"),
             ("under way", "" if found.maintenance is None else f"gc or compact, by {printable(found.maintenance)}"),
             (
