@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from casckpt.errors import ExportError
-from casckpt.store.filesystem import sync_folder, sync_parent
+from casckpt.store.filesystem import sync_parent
 from casckpt.tensors.formats import safetensors_file
 from casckpt.tensors.formats.packing import Packed, Piece
 from casckpt.tensors.formats.replace import Progress, already_there, check_room, temporary_name, typed, written
@@ -185,8 +185,6 @@ def write_folder(
         for name, raw in files.items():
             with written(part / name, len(raw), overwrite=False) as writer:
                 writer.write(raw)
-        with typed(target):
-            sync_folder(part)
         check_folder(target, overwrite)  # it took a while
         with typed(target):
             put_folder(part, target, overwrite=overwrite)

@@ -202,6 +202,37 @@ def test_a_limit_of_the_system_on_the_size_of_files_is_a_typed_error(tmp_path: P
     assert not names(tmp_path)
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("name", TARGETS)
+def test_every_byte_is_synced_before_it_has_its_name_and_the_name_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, overwrite: bool
+) -> None:
+    calls: list[tuple[str, int]] = []
+    sync, link, rename = os.fsync, os.link, os.replace
+
+    def synced(descriptor: int) -> None:
+        sync(descriptor)
+        calls.append(("sync", os.fstat(descriptor).st_ino))
+
+    def named(really: Any) -> Any:
+        def put(old: Any, new: Any, *given: Any, **options: Any) -> None:
+            really(old, new, *given, **options)
+            calls.append(("name", Path(new).stat().st_ino))
+
+        return put
+
+    monkeypatch.setattr(os, "fsync", synced)
+    for call, really in (("link", link), ("replace", rename), ("rename", os.rename)):
+        monkeypatch.setattr(os, call, named(really))
+    export(tmp_path, name, 1, overwrite=overwrite)
+    assert calls[-1] == ("sync", tmp_path.stat().st_ino)
+    target = tmp_path / name
+    files = list(target.iterdir()) if target.is_dir() else [target]
+    for file in (*files, target):
+        inode = file.stat().st_ino
+        assert calls.index(("sync", inode)) < calls.index(("name", inode))
+
+
 def test_a_file_that_came_there_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     for name in ("w.safetensors", "w.pt", "w.npz"):
 
