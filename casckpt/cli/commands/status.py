@@ -144,7 +144,7 @@ def _print(found: Status) -> None:
             ("holds", ", ".join([human_count(count, noun) for count, noun in counts])),
             (
                 "file",
-                f"{human_bytes(size.file)}: {human_bytes(size.free)} ({size.free_share:.0%}) of it free"
+                f"{human_bytes(size.file)}: {human_bytes(size.free)} ({size.free / max(1, size.file):.0%}) of it free"
                 f"{human_reserve(size.reserve)}{hint}",
             ),
             ("open in", "\n".join(map(printable, found.openers)) or "no other process"),
