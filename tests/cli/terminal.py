@@ -19,11 +19,9 @@ from tests.processes import PATIENCE, ROOT
 
 COLUMNS, LINES = 80, 24
 _WIDE = 120
-# In a session of its own, with the pseudo-terminal as what controls it: only so does Ctrl-C reach it as a signal. And
-# what a shell starts behind "&" ignores that signal, as does all that it starts: tests may be run so.
+# In a session of its own, with the pseudo-terminal as what controls it: only so does Ctrl-C reach it as a signal.
 _LEAD = """
-import fcntl, os, signal, sys, termios
-signal.signal(signal.SIGINT, signal.SIG_DFL)
+import fcntl, os, sys, termios
 os.setsid()
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.argv[1], sys.argv[1:])
