@@ -68,6 +68,14 @@ def test_all_tensors_go_to_the_device_and_stay_tied(tmp_path: Path, place: objec
     assert (loaded["list"][1].shape, loaded["list"][1].stride()) == ((3, 2), (1, 3))
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr])
+def test_sparse_tensors_go_to_a_device_without_memory_too(tmp_path: Path, layout: torch.layout) -> None:
+    casckpt.save({"s": torch.eye(3).to_sparse(layout=layout)}, tmp_path / "run")
+    loaded = casckpt.load(tmp_path / "run", "meta")["s"]
+    assert (loaded.device.type, loaded.layout, loaded.shape) == ("meta", layout, (3, 3))
+
+
 def test_a_device_that_is_none_is_an_error_before_anything_is_read(tmp_path: Path) -> None:
     casckpt.save(state(1), tmp_path / "run")
     with pytest.raises(RuntimeError, match="nowhere"):
