@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import random
 import warnings
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -667,3 +669,17 @@ def test_nothing_warns(repo: Repository) -> None:
         with (run := Run("own")).checkpointer(repo) as ckpt:
             run.go(ckpt, ckpt.resume(), EPOCH)
             ckpt.rollback("HEAD~1")
+
+
+def test_a_checkpointer_and_its_loader_are_gone_with_the_last_reference(repo: Repository) -> None:
+    """In a cycle, a loader's workers would stay until gc comes by, and torch then waits five seconds for each."""
+    gc.disable()
+    try:
+        ckpt = casckpt.Checkpointer(repo, model=torch.nn.Linear(2, 2), dataloader=DataLoader(Numbers()), every_steps=1)
+        for step, _ in enumerate(ckpt.batches(), 1):
+            ckpt.step(step)
+        held = weakref.ref(ckpt)
+        del ckpt
+        assert held() is None
+    finally:
+        gc.enable()
