@@ -7,12 +7,8 @@ this process has open: POSIX locks fall when any descriptor of their file is clo
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
-import struct
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -21,14 +17,11 @@ import lmdb
 
 from casckpt.errors import (
     CorruptObjectError,
-    ForkedStoreError,
     HistoryLostError,
     NotAStoreError,
     StoreBusyError,
     StoreError,
     StoreFailedError,
-    StoreFullError,
-    StoreLockLostError,
     StoreNotFoundError,
 )
 from casckpt.store import filesystem, openers
@@ -36,12 +29,13 @@ from casckpt.store.datafile import look_into
 from casckpt.store.environment import COUNTER_KEY, Environment
 from casckpt.store.format import (
     FORMAT_KEY,
-    MIN_MAP_SIZE,
     check_settings,
     decode_format,
     encode_format,
     new_format,
 )
+from casckpt.store.lmdb_lock import LOCK, refuse_locked, refuse_lost_lock
+from casckpt.store.lmdb_open import MAX_READERS, open_lmdb
 from casckpt.store.locks import FileLock
 from casckpt.store.mark import Mark, read_mark, reset_mark
 from casckpt.store.protocol import Space, StoreFormat
@@ -56,22 +50,12 @@ COMPACTING: Final = "compacting"
 
 A folder, because LMDB notes in a file whether it has a name of its own, which that of a store must not.
 """
-_LOCK: Final = "lock.mdb"
-_OURS: Final = frozenset({_DATA, _LOCK, "gate", "openers", "mark", "maintenance"})
-_MAX_READERS: Final = 1024
+_OURS: Final = frozenset({_DATA, LOCK, "gate", "openers", "mark", "maintenance"})
 # Bytes of lock.mdb: a head, and a line of 64 bytes for each reader.
-_LOCK_ROOM: Final = 4096 + 64 * _MAX_READERS
-# Sub-databases that a store may come to have; a slot costs a few bytes of each transaction.
-_MAX_DATABASES: Final = 32
-# struct flock: type, whence, start, length, pid
-_FLOCK: Final = struct.Struct("hhqqi0q")
-# A killed process loses LMDB's lock a moment before its opener's: the kernel closes one file after the other.
-_SETTLE_TRIES: Final = 40
-_SETTLE_PAUSE: Final = 0.05
+_LOCK_ROOM: Final = 4096 + 64 * MAX_READERS
 
 _lock = threading.Lock()
 _by_file: dict[tuple[int, int], Environment] = {}
-_inherited = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +135,7 @@ def exchange(environment: Environment, copy: Path, transaction: int) -> None:
         check_current(environment)
         environment.let_go()
         try:
-            _refuse_locked(path)
+            refuse_locked(path)
             with filesystem.system_errors(path, "its file cannot be exchanged"):
                 copy.replace(path / _DATA)
         except BaseException:
@@ -166,25 +150,10 @@ def exchange(environment: Environment, copy: Path, transaction: int) -> None:
         _take_up(environment, transaction)
 
 
-def _refuse_locked(path: Path) -> None:
-    """Refuse where somebody who is no opener of ours has LMDB's lock; one who is closing is waited for."""
-    for attempt in range(_SETTLE_TRIES):
-        if attempt:
-            threading.Event().wait(_SETTLE_PAUSE)
-        if not _is_lmdb_locked(path):
-            return
-    raise StoreBusyError(
-        "something that is not casckpt has its database open",
-        store=str(path),
-        holders=("a process that does not say who it is",),
-        remedy="end it first",
-    )
-
-
 def _take_up(environment: Environment, transaction: int | None) -> None:
     """Open the data file again; transaction: the last one that it must show, if that is known."""
     try:
-        raw = _open_lmdb(environment.path, environment.format)
+        raw = open_lmdb(environment.path, environment.format)
         try:
             databases = _databases(environment.path, raw)
             with raw.begin() as reader:
@@ -248,7 +217,7 @@ def _open(path: Path, wanted: Wanted) -> Environment:
     path.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as undo:
         with FileLock(path / "gate"):
-            _refuse_lost_lock(path)
+            refuse_lost_lock(path)
             held = _look(path, wanted)
             if held is not None:
                 wanted.check(str(path), held)
@@ -256,8 +225,8 @@ def _open(path: Path, wanted: Wanted) -> Environment:
             else:
                 filesystem.sync_place(path)  # before there is a store in it, so that a store is never without its place
             # LMDB maps it, and a reader that needs a page of it which a full disk does not have is killed (SIGBUS).
-            filesystem.reserve(path / _LOCK, _LOCK_ROOM)
-            raw = _open_lmdb(path, fresh if held is None else held)
+            filesystem.reserve(path / LOCK, _LOCK_ROOM)
+            raw = open_lmdb(path, fresh if held is None else held)
             undo.callback(raw.close)
             if held is None:
                 _create(path, raw, fresh)
@@ -296,42 +265,6 @@ def _check_place(path: Path, wanted: Wanted) -> None:
         raise StoreNotFoundError("there is no store here", store=store, remedy="create one with casckpt init")
 
 
-def _refuse_lost_lock(path: Path) -> None:
-    """Refuse where others have the store open and LMDB's lock is not held; call under the gate, with it closed here.
-
-    Openers register after LMDB's lock is taken and leave before it is given back, so one that is still alive after
-    nobody was seen to hold the lock has lost it: LMDB would take the store for unused, and two writers would tear it.
-    """
-    for attempt in range(_SETTLE_TRIES):
-        if attempt:
-            threading.Event().wait(_SETTLE_PAUSE)
-        held = _is_lmdb_locked(path)
-        alive = openers.tidy(path)
-        if held or not alive:
-            return
-    holders = tuple(openers.describe(one) for one in alive)
-    raise StoreLockLostError(
-        f"{', '.join(holders)} has it open, but the lock that LMDB relies on is gone"
-        " (its folder was copied inside that process, or lock.mdb was removed)",
-        store=str(path),
-        holders=holders,
-        remedy="end those processes first; copy a store with casckpt backup",
-    )
-
-
-def _is_lmdb_locked(path: Path) -> bool:
-    try:
-        descriptor = os.open(path / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
-        answer: int = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))[0]
-        return answer != fcntl.F_UNLCK
-    finally:
-        os.close(descriptor)
-
-
 def _look(path: Path, wanted: Wanted) -> StoreFormat | None:
     """The format record of the store, or None where one is to be created; nothing is changed."""
     store = str(path)
@@ -352,89 +285,6 @@ def _look(path: Path, wanted: Wanted) -> StoreFormat | None:
     if not wanted.create:
         raise StoreNotFoundError("a store was begun here, but never finished", store=store, remedy="create it again")
     return None
-
-
-def _open_lmdb(path: Path, format: StoreFormat) -> lmdb.Environment:
-    data = path / _DATA
-    file_size = data.stat().st_size if data.exists() else 0
-    size = format.map_size
-    left = filesystem.address_space_left()
-    while left is not None and size > max(MIN_MAP_SIZE, left // 2):
-        size //= 2
-    with _past_the_guard():
-        while True:
-            try:
-                return _lmdb_environment(path, size)
-            except lmdb.Error as error:
-                if error.code == errno.ENOMEM and size // 2 >= max(MIN_MAP_SIZE, file_size):
-                    size //= 2  # other maps have taken the address space
-                    continue
-                raise _open_error(path, error) from error
-
-
-def _lmdb_environment(path: Path, map_size: int) -> lmdb.Environment:
-    return lmdb.open(
-        str(path),
-        map_size=map_size,
-        metasync=False,  # a commit is acknowledged only after an explicit sync
-        sync=True,
-        writemap=False,  # a full disk would kill the process, and a stray write would reach the file
-        max_readers=_MAX_READERS,
-        max_dbs=_MAX_DATABASES,
-        max_spare_txns=0,  # a spare transaction would be inherited by a fork
-        mode=0o666,
-        lib_version=0,  # LMDB 0.9, whatever the process's default for new files: the format of data version 1
-    )
-
-
-def _open_error(path: Path, error: lmdb.Error) -> StoreError:
-    store = str(path)
-    holders = tuple(openers.describe(one) for one in openers.live(path))
-    if error.code in (errno.EAGAIN, errno.EACCES):
-        return StoreBusyError(
-            "a process of another container has it open under this process's own number"
-            if error.code == errno.EAGAIN
-            else f"it may not be opened: {error}",
-            store=store,
-            holders=holders,
-            remedy="start this process again, so that it gets another number" if error.code == errno.EAGAIN else "",
-        )
-    if "already open in this process" in str(error):
-        if _inherited:
-            return ForkedStoreError(
-                "the parent of this process has it open, and this version of lmdb cannot open it beside that",
-                store=store,
-                remedy="start the process by spawn, or open the store in the children only",
-            )
-        return StoreBusyError(
-            "something else in this process has it open", store=store, holders=("this process",), remedy="close that"
-        )
-    if error.code in filesystem.FULL:
-        return StoreFullError("the disk has no room for it", store=store, remedy="free some room on the disk")
-    if error.code == errno.ENOMEM:
-        return StoreFailedError(
-            f"there is no address space to map it: {error}", store=store, remedy="raise the limit of ulimit -v"
-        )
-    return StoreError(f"LMDB cannot open it: {error}", store=store)
-
-
-@contextlib.contextmanager
-def _past_the_guard() -> Iterator[None]:
-    """In a forked child, let py-lmdb open what the parent has open.
-
-    Its guard keeps a process from opening one file twice, because closing one would drop the locks of the other. A
-    forked child inherits the guard's memory but none of the locks, and never closes what it inherited.
-    """
-    guard = getattr(lmdb, "_envid", None)
-    if not _inherited or guard is None:
-        yield
-        return
-    known = guard.env_keys
-    guard.env_keys = lambda *place: tuple(("since the fork", os.getpid(), key) for key in known(*place))
-    try:
-        yield
-    finally:
-        guard.env_keys = known
 
 
 def _create(path: Path, raw: lmdb.Environment, format: StoreFormat) -> None:
@@ -491,9 +341,8 @@ def _check_mark(
 
 
 def _after_fork_in_child() -> None:  # pragma: no cover - runs in forked children, which report nothing
-    global _lock, _inherited
+    global _lock
     _lock = threading.Lock()
-    _inherited = True
     _by_file.clear()
 
 

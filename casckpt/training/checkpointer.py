@@ -122,8 +122,8 @@ class Checkpointer:
         self.repo.metric_modes.update(keep.modes if keep is not None else {})
         if monitor is not None:
             self.repo.metric_modes.setdefault(monitor, mode)
-        signals = self._signals  # not by way of self: a cycle would keep the loader's workers until gc finds it
-        self._upkeep = Upkeep(self.repo, keep, compact_above=compact_above, stopped=lambda: signals.noted is not None)
+        listening = self._signals  # not by way of self: a cycle would keep the loader's workers until gc finds it
+        self._upkeep = Upkeep(self.repo, keep, compact_above=compact_above, stopped=lambda: listening.noted is not None)
         self._step = self._began = 0  # _began: the step at which the loader was last known to be untouched
         self._metrics = Metrics(None)
         self._uncommitted = False

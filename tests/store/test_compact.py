@@ -29,7 +29,7 @@ from casckpt.errors import (
 )
 from casckpt.history.repository import History
 from casckpt.limits import MIB
-from casckpt.store import compact, filesystem, opening
+from casckpt.store import compact, filesystem, lmdb_lock, opening
 from casckpt.store.lmdb_store import open_store
 from casckpt.store.mark import read_mark
 from casckpt.store.memory import MemoryStore
@@ -334,7 +334,7 @@ def test_a_process_of_another_container_keeps_it_from_happening_whatever_its_num
 def test_something_that_is_not_casckpt_keeps_it_from_happening_too(
     history: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opening, "_SETTLE_TRIES", 3)
+    monkeypatch.setattr(lmdb_lock, "_SETTLE_TRIES", 3)
     source = """
         import lmdb, sys
         raw = lmdb.open(sys.argv[1], max_dbs=32, map_size=1 << 30)
@@ -717,7 +717,7 @@ def test_where_the_new_file_cannot_be_opened_the_store_says_so_and_is_whole_for_
         raise StoreError("no address space")
 
     with monkeypatch.context() as patch:
-        patch.setattr(opening, "_open_lmdb", refuse)
+        patch.setattr(opening, "open_lmdb", refuse)
         with pytest.raises(StoreFailedError, match=r"cannot be opened again.*no address space"):
             history.compact()
     for handle in (history, other):

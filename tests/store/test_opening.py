@@ -22,7 +22,7 @@ from casckpt.errors import (
     StoreSettingsError,
 )
 from casckpt.limits import DEFAULT_CHUNK_SIZE, MAX_CHUNK_SIZE, MIN_CHUNK_SIZE
-from casckpt.store import filesystem, opening
+from casckpt.store import filesystem, lmdb_lock, lmdb_open, opening
 from casckpt.store.format import MAP_SIZE
 from casckpt.store.lmdb_store import open_store
 from casckpt.store.protocol import Space
@@ -304,7 +304,7 @@ def test_what_lmdb_refuses_is_told_and_leaves_nobody_registered(tmp_path, monkey
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(opening, "_lmdb_environment", refuse)
+        patch.setattr(lmdb_open, "_lmdb_environment", refuse)
         with pytest.raises(expected, match=f"{tmp_path}/store"):
             open_store(tmp_path / "store")
     assert list((tmp_path / "store/openers").iterdir()) == []
@@ -318,7 +318,7 @@ def test_a_failure_late_in_opening_leaves_nothing_open(tmp_path, monkeypatch):
         with pytest.raises(ZeroDivisionError):
             open_store(tmp_path / "store")
     assert list((tmp_path / "store/openers").iterdir()) == []
-    assert not opening._is_lmdb_locked(tmp_path / "store")
+    assert not lmdb_lock.is_lmdb_locked(tmp_path / "store")
     open_store(tmp_path / "store").close()
 
 
@@ -340,7 +340,7 @@ def test_a_failed_store_with_transactions_under_way_is_not_opened_again_yet(tmp_
     again = open_store(tmp_path / "store")
     store.close()
     again.close()
-    assert not opening._is_lmdb_locked(tmp_path / "store")
+    assert not lmdb_lock.is_lmdb_locked(tmp_path / "store")
 
 
 def test_a_process_with_little_address_space_opens_and_works(tmp_path):

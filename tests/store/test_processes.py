@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from casckpt.errors import StoreBusyError, StoreLockLostError
-from casckpt.store import openers, opening
+from casckpt.store import lmdb_lock, openers, opening
 from casckpt.store.lmdb_store import open_store
 from casckpt.store.protocol import Space
 from tests.processes import Program, run
@@ -135,7 +135,7 @@ def test_a_folder_copied_inside_a_process_that_has_it_open_is_refused_to_others(
 
 
 def test_without_that_refusal_acknowledged_changes_are_lost(tmp_path, monkeypatch):
-    monkeypatch.setattr(opening, "_refuse_lost_lock", lambda path: None)
+    monkeypatch.setattr(opening, "refuse_lost_lock", lambda path: None)
     with Program(COPIED_INSIDE, tmp_path / "store", tmp_path / "copy") as program:
         assert program.line() == "copied"
         assert program.line() == "inside"
@@ -255,11 +255,11 @@ def test_the_lock_is_asked_for_as_lmdb_holds_it(tmp_path):
         assert program.line() == "ready"
         program.say(str(tmp_path / "store"))
         assert program.line() == "open"
-        assert opening._is_lmdb_locked(tmp_path / "store")
+        assert lmdb_lock.is_lmdb_locked(tmp_path / "store")
         program.end("")
-    assert not opening._is_lmdb_locked(tmp_path / "store")
-    assert not opening._is_lmdb_locked(tmp_path)
-    assert opening._FLOCK.size == len(struct.pack("hhqqi0q", fcntl.F_WRLCK, 0, 0, 1, 0)) == 32
+    assert not lmdb_lock.is_lmdb_locked(tmp_path / "store")
+    assert not lmdb_lock.is_lmdb_locked(tmp_path)
+    assert lmdb_lock.FLOCK.size == len(struct.pack("hhqqi0q", fcntl.F_WRLCK, 0, 0, 1, 0)) == 32
 
 
 def test_a_folder_that_was_replaced_is_opened_anew_and_not_taken_for_the_old_one(tmp_path):
