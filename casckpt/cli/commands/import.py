@@ -1,4 +1,4 @@
-"""`casckpt import`: checkpoints that other programs wrote, a single one or a whole folder, as commits."""  # noqa: N999
+"""`casckpt import`: checkpoints that other programs wrote, a single one or a whole folder, as commits."""  # noqa: N999  # as the command is called
 
 from __future__ import annotations
 
