@@ -25,7 +25,7 @@ from casckpt.objects.values import ArrayRecord, BlobRecord, Map, TensorRecord, T
 from casckpt.tensors import codecs, numpy_leaves
 from casckpt.tensors.leaf import LeafError
 from casckpt.tensors.refuse import refusal
-from casckpt.tensors.spans import Span
+from casckpt.tensors.spans import HeldSpan, Span
 from casckpt.tensors.storages import Storages
 from casckpt.tensors.torch_leaves import SPARSE, encode_sparse
 
@@ -181,7 +181,7 @@ class _Flattener:
         return held if self._plain or len(held) <= INLINE_STORAGE else BlobRecord(False, self._held(path, held))
 
     def _held(self, path: str, held: bytes) -> int:
-        self._spans.append(Span(path, len(held), lambda: memoryview(held)))
+        self._spans.append(HeldSpan(path, len(held), True, lambda: memoryview(held)))
         return len(self._spans) - 1
 
     def _array(self, array: numpy_leaves.Array, path: str, depth: int, scalar: bool = False) -> Value:
@@ -193,7 +193,7 @@ class _Flattener:
                 return ArrayRecord(dtype, (), False, True, bytes(numpy_leaves.bytes_of(array)))
             raise UnsupportedTypeError("an array cannot stand here", path=path, remedy="use array.tolist()")
         array, fortran = numpy_leaves.as_plain(array)
-        self._spans.append(Span(path, array.nbytes, partial(numpy_leaves.bytes_of, array)))
+        self._spans.append(HeldSpan(path, array.nbytes, True, partial(numpy_leaves.bytes_of, array)))
         return ArrayRecord(dtype, array.shape, fortran, scalar, len(self._spans) - 1)
 
     def _tensor(self, tensor: torch.Tensor, path: str, depth: int) -> Value:

@@ -6,10 +6,12 @@ large storage costs what it shows, and tensors that overlap are stored once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import ctypes
+from dataclasses import dataclass, field
 
 import torch
 
+from casckpt.errors import StateError
 from casckpt.limits import MAX_DIMENSIONS, MAX_EXTENT
 from casckpt.objects.values import ITEM_SIZE, TensorRecord, reach
 from casckpt.tensors.leaf import LeafError
@@ -42,12 +44,36 @@ class _Shared:
         """Bytes in the span."""
         return self.high - self.start
 
-    def read(self) -> memoryview:
-        """The span's bytes: the live ones where the storage is in host memory, else a copy of them."""
-        if self.length == 0:
-            return memoryview(b"")
-        flat = torch.empty(0, dtype=torch.uint8, device=self.storage.device)
-        return flat.set_(self.storage, self.start, (self.length,), (1,)).cpu().numpy().data
+
+@dataclass(slots=True)
+class _TensorSpan(Span):
+    """The used span of a tensor's storage. start: of the span in it, in bytes."""
+
+    _storage: torch.UntypedStorage = field(repr=False, compare=False)
+    _start: int = field(repr=False, compare=False)
+
+    def host(self) -> memoryview:
+        return self.flat().cpu().numpy().data if self.length else memoryview(b"")
+
+    def copied(self) -> bytes:
+        if not self.on_host or not self.length:
+            return bytes(self.host())
+        self._check()
+        return ctypes.string_at(self._storage.data_ptr() + self._start, self.length)
+
+    def flat(self) -> torch.Tensor:
+        self._check()
+        flat = torch.empty(0, dtype=torch.uint8, device=self._storage.device)
+        return flat.set_(self._storage, self._start, (self.length,), (1,))
+
+    def _check(self) -> None:
+        """set_() makes a storage that is too short longer, and memory is read where nothing is."""
+        if self._start + self.length > self._storage.nbytes():
+            raise StateError(
+                "a tensor whose storage was freed while it was saved",
+                path=self.path,
+                remedy="save it before its storage is resized",
+            )
 
 
 class Storages:
@@ -124,7 +150,9 @@ class Storages:
     def span(self, index: int) -> Span:
         """The used span of a storage."""
         shared = self._by_index[index]
-        return Span(shared.path, shared.length, shared.read)
+        return _TensorSpan(
+            shared.path, shared.length, shared.storage.device.type == "cpu", shared.storage, shared.start
+        )
 
 
 def _refuse_unless_plain(tensor: torch.Tensor) -> None:

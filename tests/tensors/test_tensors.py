@@ -64,6 +64,27 @@ def test_a_span_is_the_live_bytes_of_the_tensor_and_keeps_them() -> None:
     assert (view.format, view.ndim, view.contiguous) == ("B", 1, True)
 
 
+def test_a_span_says_where_its_bytes_are_and_gives_them_there() -> None:
+    span = flatten(torch.arange(4, dtype=torch.int16)[1:]).spans[0]
+    assert span.on_host
+    assert span.flat().tolist() == list(span.host()) == list(span.copied()) == [1, 0, 2, 0, 3, 0]
+    assert (span.flat().dtype, span.flat().device.type) == (torch.uint8, "cpu")
+    empty = flatten(torch.empty(0)).spans[0]
+    assert (empty.copied(), bytes(empty.host()), empty.flat().numel()) == (b"", b"", 0)
+    array = flatten(np.arange(3, dtype=np.uint8)).spans[0]
+    assert array.on_host and array.copied() == bytes(array.host()) == b"\0\1\2"
+
+
+def test_a_storage_that_is_freed_between_is_refused_where_it_is_read() -> None:
+    tensor = torch.ones(4)
+    span = flatten({"w": tensor}).spans[0]
+    tensor.untyped_storage().resize_(8)
+    for read in (span.host, span.copied, span.flat):
+        with pytest.raises(StateError, match=r"^at w: .*freed"):
+            read()
+    assert tensor.untyped_storage().nbytes() == 8  # and it was not made longer
+
+
 def test_a_span_begins_where_all_its_dtypes_have_whole_offsets() -> None:
     base = torch.arange(32, dtype=torch.uint8)
     state = {"bytes": base[3:5], "doubles": base.view(torch.float64)[1:3]}
