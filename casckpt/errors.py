@@ -15,6 +15,7 @@ CasckptError
 ├── ReleasedError               the bytes asked for were given up by a retention policy
 │   ├── PrunedCommitError           the whole commit
 │   └── ReleasedPartError           a part of it
+├── UnknownPathError            no tensor stands at a path of a state
 ├── RestoreMismatchError        a saved state does not fit the live objects
 ├── ImportFormatError           a file that cannot be taken in: damaged, hostile, or of no format that is known
 ├── ExportError                 a state cannot be written as such a file, or not there
@@ -35,6 +36,7 @@ CasckptError
     ├── StoreFailedError            a write or sync failed: the outcome is unknown
     ├── TruncatedStoreError         the file ends before its contents do
     ├── HistoryLostError            acknowledged changes are missing from the file
+    ├── AbandonedCommitError        a commit in flight whose predecessor failed
     ├── ForkedStoreError            used in a child of the process that opened it
     └── StoreClosedError            used after close()
 
@@ -164,6 +166,17 @@ class ReleasedPartError(ReleasedError):
     def __init__(self, problem: str, *, parts: tuple[str, ...], remedy: str = "") -> None:
         super().__init__(problem, remedy=remedy)
         self.parts = parts
+
+
+class UnknownPathError(CasckptError):
+    """No tensor stands at this path of a commit's state, or several do; `path` is the text that was given."""
+
+    kind = "unknown-path"
+    exit_code = 4
+
+    def __init__(self, problem: str, *, path: str, remedy: str = "") -> None:
+        super().__init__(problem, remedy=remedy)
+        self.path = path
 
 
 class RestoreMismatchError(CasckptError):
@@ -332,6 +345,13 @@ class HistoryLostError(StoreError):
 
     kind = "history-lost"
     exit_code = 30
+
+
+class AbandonedCommitError(StoreError):
+    """A commit that was in flight behind one that failed, and so was not made."""
+
+    kind = "abandoned-commit"
+    exit_code = 33
 
 
 class ForkedStoreError(StoreError):

@@ -122,6 +122,18 @@ def decode(scheme: IdScheme, kind: Kind, oid: bytes, frame: memoryview) -> bytes
     return raw
 
 
+def verified(scheme: IdScheme, kind: Kind, oid: bytes, frame: memoryview) -> memoryview:
+    """The canonical bytes of an object, checked against its id, without a copy where they stand raw in the frame.
+
+    Then they are a view of it, which must not outlive its transaction. Raises as `decode` does.
+    """
+    head, payload = _checked(kind, oid, frame)
+    raw = payload if head.codec is Codec.RAW else memoryview(_decompress(kind, oid, payload, head.raw_length))
+    if len(raw) != head.raw_length or scheme.digest(kind, raw) != oid:
+        raise CorruptObjectError(f"{kind.name.lower()} {oid.hex()} does not hash to its id")
+    return raw
+
+
 def decode_into(scheme: IdScheme, oid: bytes, frame: memoryview, out: memoryview) -> None:
     """A chunk's bytes into `out`, which must have its length; what landed in `out` is checked against the id.
 

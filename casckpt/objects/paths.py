@@ -13,6 +13,8 @@ from enum import Enum
 from functools import lru_cache
 from typing import Final, Literal
 
+from casckpt.errors import CorruptObjectError
+from casckpt.limits import MAX_DEPTH
 from casckpt.objects.tree import Fetch, shallow
 from casckpt.objects.values import MAPPINGS, METADATA, Map, Typed, Value
 
@@ -70,6 +72,29 @@ def leaves(value: Value, path: str = "") -> Iterator[tuple[str, Value]]:
         yield from leaves(inner, inner_path)
     if empty:
         yield path, value
+
+
+def find(value: Value, path: str, fetch: Fetch) -> list[tuple[str, Value]]:
+    """What stands at exactly this path, or is a path without its escapes; only what leads there is fetched.
+
+    Several, where keys of different types are written alike, or where dots in keys are. Each comes with its path as it
+    is written in full, and seen through every Typed, as `children` does.
+    """
+    found = list(_find(value, "", path, fetch, 0))
+    return [one for one in found if one[0] == path] or found
+
+
+def _find(value: Value, at: str, path: str, fetch: Fetch, depth: int) -> Iterator[tuple[str, Value]]:
+    if depth > MAX_DEPTH:
+        raise CorruptObjectError(f"a tree is nested deeper than {MAX_DEPTH} levels")
+    value = shallow(value, fetch)
+    while isinstance(value, Typed):
+        value = shallow(value.value, fetch)
+    if path in (at, unescape(at)):
+        yield at, value
+    for inner_path, inner in children(at, value):
+        if path in (inner_path, plain := unescape(inner_path)) or path.startswith((f"{inner_path}.", f"{plain}.")):
+            yield from _find(inner, inner_path, path, fetch, depth + 1)
 
 
 class Globs:

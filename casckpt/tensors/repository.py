@@ -2,130 +2,30 @@
 
 from __future__ import annotations
 
-import socket
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from casckpt.history.commits import Commit, present
-from casckpt.history.ingest import EvictedError, Ingest
-from casckpt.history.records import WHOLE, check_not_pruned, get_mark
-from casckpt.history.repository import History
-from casckpt.objects.commit import CommitObject
+from casckpt.history.commits import Commit
+from casckpt.history.records import check_not_pruned, get_mark
 from casckpt.objects.paths import Globs
-from casckpt.store.protocol import Progress, Store, no_progress
-from casckpt.tensors.description import Description
+from casckpt.store.protocol import Progress, no_progress
+from casckpt.tensors.committing import Committing
 
 if TYPE_CHECKING:
     import torch
 
     from casckpt.history.commits import CommitReader
     from casckpt.history.diff import Change
-    from casckpt.tensors.flatten import Flat
     from casckpt.tensors.formats.write import ExportReport
     from casckpt.tensors.intake.report import ImportReport, Item
-    from casckpt.tensors.save import Nodes, Saved, Staging
+    from casckpt.tensors.lazy import TensorHandle
 
 
-class Repository(History):
+class Repository(Committing):
     """A handle on a store, bound to a branch: `casckpt.open` makes one. Thread-safe; a context manager."""
-
-    def __init__(self, store: Store, branch: str | None = None) -> None:
-        super().__init__(store, branch)
-        self._staging: Staging | None = None
-        self._remembered: tuple[bytes, Nodes] | None = None
-
-    def _new_locks(self) -> None:
-        super()._new_locks()
-        self._saving = threading.Lock()
-
-    def close(self) -> None:
-        """Wait for the commit and the gc in flight, then let go of the store. Twice is once."""
-        with self._saving:
-            super().close()
-
-    def commit(
-        self,
-        state: object,
-        message: str = "",
-        *,
-        step: int | None = None,
-        metrics: Mapping[str, float] | None = None,
-        meta: Mapping[str, object] | None = None,
-        before_publish: Callable[[], object] | None = None,
-    ) -> Commit:
-        """Save a state as the next commit of the branch; when this returns it is durable.
-
-        state: nested dicts, lists and tuples with tensors, arrays and plain values at the leaves.
-        step: completed optimizer updates. metrics: numbers to find and keep commits by. meta: plain values.
-        before_publish: called when every byte of the state was read; what it raises keeps the commit from being made.
-
-        Raises:
-            UnsupportedTypeError, StateError: something in the state cannot be saved; named by its path.
-            RefMovedError: somebody else moved the branch since this handle last looked.
-            StoreFullError: nothing was published.
-            StoreFailedError: the outcome is unknown; open the store again and look.
-        """
-        from casckpt.tensors.flatten import flatten
-
-        described = Description.checked(message, step, metrics, meta)
-        flat = flatten(state)
-        with self._saving:
-            try:
-                return self._commit(flat, described, before_publish)
-            except EvictedError:
-                # what this save wrote was collected before it was published; with gc held off that cannot happen again
-                with self.store.maintenance(wait=True):
-                    return self._commit(flat, described, before_publish)
-
-    def _commit(self, flat: Flat, described: Description, before_publish: Callable[[], object] | None) -> Commit:
-        from casckpt.tensors.save import Staging, save
-
-        if self._staging is None:
-            self._staging = Staging()
-        with self._lock:
-            self._settle()
-            branch, parent = self._branch, self._tip
-        form = self.store.format
-        with Ingest(self.store, self.scheme, form.codec) as ingest:
-            base = self._base(ingest, parent)
-            saved: Saved = save(ingest, flat, self.scheme, base, form.chunk_size, form.codec, self._staging)
-            commit = CommitObject(
-                tree=saved.tree,
-                parents=() if parent is None else (parent,),
-                branch=branch,
-                step=described.step,
-                metrics=described.metrics,
-                message=described.message,
-                time=time.time_ns(),
-                host=socket.gethostname(),
-                meta=described.meta,
-            )
-            if before_publish is not None:
-                before_publish()
-            try:
-                oid, figures = ingest.publish(commit, expected=parent, logical=saved.logical)
-            finally:
-                self._in_doubt = ingest.published  # interrupted while it was synced, it may be there all the same
-        with self._lock:
-            if self._branch == branch:
-                self._tip, self._in_doubt = oid, None
-        self._remembered = (oid, saved.nodes)
-        return present(oid, commit, WHOLE, figures)
-
-    def _base(self, ingest: Ingest, parent: bytes | None) -> Nodes:
-        """The nodes to compare with: those of the parent, as far as the snapshot shows them held (I1)."""
-        from casckpt.tensors.save import base_nodes, without_parts
-
-        base = ingest.base(parent)
-        if base is None:
-            return {}
-        if self._remembered is not None and self._remembered[0] == parent:
-            return without_parts(self._remembered[1], base.released)
-        return base_nodes(ingest, base)
 
     def load(
         self,
@@ -159,13 +59,21 @@ class Repository(History):
 
         return self.reading(work)
 
-    def reinstate(
-        self, revision: str, *, parts: Iterable[str] | None = None, message: str = "", dry_run: bool = False
-    ) -> Commit:
-        with self._saving:  # a commit in flight would find its branch moved
-            return super().reinstate(revision, parts=parts, message=message, dry_run=dry_run)
+    def open_tensor(self, revision: str, path: str) -> TensorHandle:
+        """A handle on one tensor or numpy array of a commit, of which `handle[a:b]` reads only the chunks it needs.
 
-    reinstate.__doc__ = History.reinstate.__doc__
+        path: as `ls` shows it, or without its escapes. No chunk is read yet, and nothing is held open.
+
+        Raises:
+            UnknownRevisionError, AmbiguousRevisionError, PrunedCommitError
+            UnknownPathError: no tensor or array stands there; near ones are named.
+            ReleasedPartError: the part that it is in was released.
+            UnsupportedTypeError: it is of a dtype that this torch, numpy or machine has not.
+            CorruptObjectError, MissingObjectError
+        """
+        from casckpt.tensors.lazy import open_tensor
+
+        return self.reading(lambda commits: open_tensor(self, commits, self._resolve(commits, revision), path))
 
     def diff(
         self,
