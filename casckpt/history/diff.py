@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 
+from msgspec import structs
+
 from casckpt.history.fetch import Objects
 from casckpt.history.listing import describe, dtype_name, is_long_list, kind_of, stored_bytes, whole_leaves
 from casckpt.objects.node import NodeRef
@@ -229,7 +231,7 @@ def _differs(old: Value, new: Value, loose: bool) -> bool:
 
 def _renumbered(record: Value) -> Value:
     """Without the number of its alias, which moves when tensors before it come to share a storage."""
-    return replace(record, alias=0) if isinstance(record, TensorRecord) and record.alias is not None else record
+    return structs.replace(record, alias=0) if isinstance(record, TensorRecord) and record.alias is not None else record
 
 
 def element_type(value: Value) -> tuple[str, tuple[int, ...]] | None:

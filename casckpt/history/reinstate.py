@@ -10,7 +10,9 @@ from __future__ import annotations
 import socket
 import time
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from casckpt.errors import ReleasedPartError, RestoreMismatchError
 from casckpt.history.commits import Commit, CommitReader, present

@@ -11,8 +11,7 @@ from casckpt.errors import CorruptObjectError
 from casckpt.limits import INLINE_STORAGE, MAX_CHUNK_SIZE, MIN_CHUNK_SIZE
 
 
-@dataclass(frozen=True, slots=True)
-class NodeRef:
+class NodeRef(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
     """Where a tensor record finds its bytes: the id of a storage node, and the length in bytes of what it spans."""
 
     id: bytes

@@ -10,6 +10,7 @@ Decoding takes nothing on trust: every field is checked before it is used.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from math import prod
 from typing import Any, Final
 
 import msgspec
@@ -19,6 +20,7 @@ from casckpt.limits import MAX_DEPTH, MAX_DIMENSIONS, MAX_EXTENT, MAX_STATE_TREE
 from casckpt.objects.node import NodeRef
 from casckpt.objects.values import (
     ITEM_SIZE,
+    TENSOR,
     ArrayRecord,
     BlobRecord,
     Map,
@@ -31,7 +33,8 @@ from casckpt.objects.values import (
     reach,
 )
 
-LIST, TUPLE, MAP, TYPED, TENSOR, ARRAY, BLOB, TREE, PAGED, PAGE = range(1, 11)
+LIST, TUPLE, MAP, TYPED = range(1, 5)  # and TENSOR = 5
+ARRAY, BLOB, TREE, PAGED, PAGE = range(6, 11)
 
 # msgpack extension types
 _EXT_INT: Final = 1  # beyond 64 bits: two's complement, big-endian, as few bytes as hold it
@@ -80,20 +83,16 @@ class _Encoder:
         self._emit = emit
 
     def encode(self, value: Value) -> bytes:
+        if isinstance(value, TensorRecord):
+            return self._tensor(value)
         if value is None or isinstance(value, (bool, float, bytes)):
             return _pack(value)
         if isinstance(value, int):
             return _pack_int(value)
         if isinstance(value, str):
             return _pack_str(value)
-        if isinstance(value, TensorRecord):
-            storage = self._storage(value.storage)
-            return _pack(
-                [TENSOR, value.dtype, value.shape, value.stride, value.offset, storage, value.alias, value.flags]
-            )
         if isinstance(value, Map):
-            whole = _Encoder(self._storages, None)
-            return self._container(MAP, [whole.encode(k) + self._child(v) for k, v in value.entries], 2)
+            return self._container(MAP, self._entries(value), 2)
         if isinstance(value, list):
             return self._container(LIST, [self._child(item) for item in value], 1)
         if isinstance(value, tuple):
@@ -112,11 +111,29 @@ class _Encoder:
             return _pack([TREE, value.id])
         return _pack([PAGED, value.tag, list(value.ids)])
 
-    def _storage(self, storage: Storage) -> object:
-        resolved = self._storages[storage] if isinstance(storage, int) else storage
-        return [resolved.id, resolved.length] if isinstance(resolved, NodeRef) else resolved
+    def _tensor(self, record: TensorRecord) -> bytes:
+        storage = record.storage
+        if type(storage) is not int:
+            return _pack(record)
+        storage = self._storages[storage]
+        # a state may hold tens of thousands: a list of the fields is made faster than the record that it stands for
+        return _pack(
+            [TENSOR, record.dtype, record.shape, record.stride, record.offset, storage, record.alias, record.flags]
+        )
+
+    def _storage(self, storage: Storage) -> bytes | NodeRef:
+        return self._storages[storage] if isinstance(storage, int) else storage
+
+    def _entries(self, value: Map) -> list[bytes]:
+        whole = _Encoder(self._storages, None)
+        return [
+            (_pack_str(key) if type(key) is str else whole.encode(key)) + self._child(item)
+            for key, item in value.entries
+        ]
 
     def _child(self, value: Value) -> bytes:
+        if type(value) is TensorRecord:
+            return self._tensor(value)
         encoded = self.encode(value)
         if self._emit is None or len(encoded) <= SPILL_TREE or not isinstance(value, (list, tuple, Map, Typed)):
             return encoded
@@ -169,6 +186,9 @@ def _ext(code: int, data: memoryview) -> object:
     raise CorruptObjectError(f"a value of unknown extension type {code}")
 
 
+# What stands for itself, in a tree and outside of it.
+_PLAIN: Final = frozenset((type(None), bool, int, float, str, bytes))
+
 _unpacker = msgspec.msgpack.Decoder(ext_hook=_ext)
 
 
@@ -205,14 +225,14 @@ class _Decoder:
         if depth > MAX_DEPTH:
             raise CorruptObjectError(f"a tree is nested deeper than {MAX_DEPTH} levels")
         tag, fields = item[0], item[1:]
-        if tag in (LIST, PAGE):
-            return [self.value(field, depth + 1) for field in fields]
-        if tag == TUPLE:
-            return tuple([self.value(field, depth + 1) for field in fields])
-        if tag == MAP:
-            return Map(pairs([self.value(field, depth + 1) for field in fields]))
         if tag == TENSOR:
-            return self._tensor(fields)
+            return self._tensor(item)
+        if tag in (LIST, PAGE):
+            return self._values(fields, depth + 1)
+        if tag == TUPLE:
+            return tuple(self._values(fields, depth + 1))
+        if tag == MAP:
+            return Map(pairs(self._values(fields, depth + 1)))
         try:
             if tag == TYPED:
                 name, inner = fields
@@ -237,6 +257,9 @@ class _Decoder:
             raise CorruptObjectError(f"a tree holds a value of tag {tag} with the wrong fields") from error
         raise NewerFormatError(f"a tree holds a value of unknown tag {tag}", remedy="open it with a later casckpt")
 
+    def _values(self, fields: list[Any], depth: int) -> list[Value]:
+        return [field if type(field) in _PLAIN else self.value(field, depth) for field in fields]
+
     def _id(self, oid: Any) -> bytes:
         if not isinstance(oid, bytes) or len(oid) != self._id_size:
             raise CorruptObjectError("a tree holds an id of the wrong length")
@@ -246,31 +269,37 @@ class _Decoder:
         if isinstance(storage, bytes):
             return storage
         oid, length = storage
-        if type(length) is not int or not 0 < length < MAX_EXTENT:
-            raise CorruptObjectError("a tree holds a storage of an impossible length")
-        return NodeRef(self._id(oid), length)
+        return self._node_ref(NodeRef(oid, length))
 
-    def _tensor(self, fields: list[Any]) -> TensorRecord:
+    def _node_ref(self, ref: NodeRef) -> NodeRef:
+        if type(ref.length) is not int or not 0 < ref.length < MAX_EXTENT:
+            raise CorruptObjectError("a tree holds a storage of an impossible length")
+        self._id(ref.id)
+        return ref
+
+    def _tensor(self, item: list[Any]) -> TensorRecord:
         try:
-            dtype, shape, stride, offset, held, alias, flags = fields
-            storage = self._storage(held)
-            record = TensorRecord(
-                dtype=_text(dtype),
-                shape=_extents(shape),
-                stride=None if stride is None else _extents(stride),
-                offset=_extent(offset),
-                storage=storage,
-                alias=None if alias is None else _extent(alias),
-                flags=_extent(flags),
-            )
-        except (ValueError, TypeError) as error:
+            record = msgspec.convert(item, TensorRecord)
+        except msgspec.ValidationError as error:
             raise CorruptObjectError("a tree holds a tensor record with the wrong fields") from error
-        if record.dtype not in ITEM_SIZE:
+        storage = record.storage
+        if type(storage) is bytes:
+            length = len(storage)
+        elif isinstance(storage, NodeRef):
+            length = self._node_ref(storage).length
+        else:
+            raise CorruptObjectError("a tree holds a tensor record of no storage")
+        size = ITEM_SIZE.get(record.dtype)
+        if size is None:
             raise NewerFormatError(f"a tensor of unknown dtype {record.dtype!r}", remedy="open it with a later casckpt")
-        if record.stride is not None and len(record.stride) != len(record.shape):
+        if record.stride is None:
+            elements = prod(record.shape)
+            end = record.offset + elements if elements else 0
+        elif len(record.stride) != len(record.shape):
             raise CorruptObjectError("a tensor record has another number of strides than of dimensions")
-        length = storage.length if isinstance(storage, NodeRef) else len(storage)
-        if reach(record.shape, record.strides, record.offset) * ITEM_SIZE[record.dtype] > length:
+        else:
+            end = reach(record.shape, record.stride, record.offset)
+        if end * size > length:
             raise CorruptObjectError(f"a tensor of shape {record.shape} reaches past its {length} stored bytes")
         return record
 
@@ -335,6 +364,10 @@ def shallow(value: Value, fetch: Fetch) -> Value:
     raise CorruptObjectError("a chain of references has no end")
 
 
+# What holds no reference to another tree.
+_WHOLE: Final = _PLAIN | {TensorRecord, ArrayRecord, BlobRecord}
+
+
 def expand(value: Value, fetch: Fetch) -> Value:
     """The whole value, with every reference followed.
 
@@ -358,12 +391,17 @@ def _expand(value: Value, fetch: Fetch, depth: int) -> Value:
     if depth > MAX_DEPTH:
         raise CorruptObjectError(f"a tree is nested deeper than {MAX_DEPTH} levels")
     value = shallow(value, fetch)
+    whole = _WHOLE if depth < MAX_DEPTH else frozenset()
     if isinstance(value, list):
-        return [_expand(item, fetch, depth + 1) for item in value]
+        return [item if type(item) in whole else _expand(item, fetch, depth + 1) for item in value]
     if isinstance(value, tuple):
-        return tuple([_expand(item, fetch, depth + 1) for item in value])
+        return tuple([item if type(item) in whole else _expand(item, fetch, depth + 1) for item in value])
     if isinstance(value, Map):
-        return Map(tuple([(key, _expand(item, fetch, depth + 1)) for key, item in value.entries]))
+        entries = [
+            entry if type(entry[1]) in whole else (entry[0], _expand(entry[1], fetch, depth + 1))
+            for entry in value.entries
+        ]
+        return Map(tuple(entries))
     if isinstance(value, Typed):
         return Typed(value.name, _expand(value.value, fetch, depth + 1))
     return value
@@ -374,15 +412,16 @@ def references(value: Value) -> Iterator[TreeRef | NodeRef]:
     stack: list[Value] = [value]
     while stack:
         item = stack.pop()
-        if isinstance(item, TreeRef):
+        if isinstance(item, (TensorRecord, ArrayRecord, BlobRecord)):
+            if isinstance(item.storage, NodeRef):
+                yield item.storage
+        elif isinstance(item, TreeRef):
             yield item
         elif isinstance(item, Paged):
             yield from map(TreeRef, item.ids)
         elif isinstance(item, Map):
-            stack.extend([inner for _, inner in item.entries])
+            stack.extend([inner for _, inner in item.entries if type(inner) not in _PLAIN])
         elif isinstance(item, (list, tuple)):
-            stack.extend(item)
+            stack.extend([inner for inner in item if type(inner) not in _PLAIN])
         elif isinstance(item, Typed):
             stack.append(item.value)
-        elif isinstance(item, (TensorRecord, ArrayRecord, BlobRecord)) and isinstance(item.storage, NodeRef):
-            yield item.storage

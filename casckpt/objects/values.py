@@ -8,12 +8,21 @@ holds Python code, and reading one never runs any.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
+import msgspec
+
+from casckpt.limits import MAX_DIMENSIONS, MAX_EXTENT
 from casckpt.objects.node import NodeRef
 
 Storage: TypeAlias = bytes | NodeRef | int
 """Where a record's bytes are: in the record, in a node, or (not saved yet) at this place in the list of spans."""
+
+Extent: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=MAX_EXTENT)]
+"""A size, stride or offset in elements; reading checks it."""
+Extents: TypeAlias = Annotated[tuple[Extent, ...], msgspec.Meta(max_length=MAX_DIMENSIONS)]
+
+TENSOR: Final = 5  # the tag of a TensorRecord in a tree
 
 REQUIRES_GRAD: Final = 1
 PARAMETER: Final = 2
@@ -31,9 +40,9 @@ ITEM_SIZE: Final[dict[str, int]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class TensorRecord:
-    """A dense tensor over a storage.
+# A struct, and none that the garbage collector looks at: a state may hold tens of thousands of them.
+class TensorRecord(msgspec.Struct, frozen=True, array_like=True, tag=TENSOR, forbid_unknown_fields=True, gc=False):
+    """A dense tensor over a storage. Its fields stand in a tree in this order.
 
     shape: elements along each dimension. stride: elements, None where the tensor is contiguous. offset: elements from
     the start of the stored span. alias: the same number on all tensors of a state that share one storage, else None.
@@ -41,12 +50,12 @@ class TensorRecord:
     """
 
     dtype: str
-    shape: tuple[int, ...]
-    stride: tuple[int, ...] | None
-    offset: int
+    shape: Extents
+    stride: Extents | None
+    offset: Extent
     storage: Storage
-    alias: int | None
-    flags: int
+    alias: Extent | None
+    flags: Extent
 
     @property
     def strides(self) -> tuple[int, ...]:

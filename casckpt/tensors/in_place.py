@@ -5,9 +5,8 @@ A tensor whose elements lie side by side as they were saved is written where it 
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
+from msgspec.structs import replace
 
 from casckpt.errors import CorruptObjectError, RestoreMismatchError
 from casckpt.history.fetch import Objects
