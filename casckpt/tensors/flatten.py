@@ -49,7 +49,7 @@ def flatten(state: object) -> Flat:
     """
     flattener = _Flattener(plain=False)
     value = flattener.value(state, "", 0)
-    return Flat(flattener.settled(value), flattener.spans())
+    return Flat(flattener.settled(value), flattener.spans)
 
 
 def flatten_plain(value: object, path: str = "") -> Value:
@@ -67,8 +67,8 @@ class _Flattener:
     def __init__(self, plain: bool) -> None:
         self._plain = plain
         self._open: set[int] = set()  # the containers that are being looked into
-        self._spans: list[Span | None] = []  # None: a storage, whose span is known in the end
-        self._storages = Storages()
+        self.spans: list[Span] = []
+        self._storages = Storages(self.spans)
 
     def value(self, item: Any, path: str, depth: int) -> Value:
         kind = type(item)
@@ -83,9 +83,6 @@ class _Flattener:
             return self._by_codec(item, path, depth)
         except LeafError as error:
             raise UnsupportedTypeError(error.problem, path=path, remedy=error.remedy) from error
-
-    def spans(self) -> list[Span]:
-        return [self._storages.span(index) if span is None else span for index, span in enumerate(self._spans)]
 
     def settled(self, value: Value) -> Value:
         """The value with its tensors' records as they are once every tensor is known."""
@@ -181,8 +178,8 @@ class _Flattener:
         return held if self._plain or len(held) <= INLINE_STORAGE else BlobRecord(False, self._held(path, held))
 
     def _held(self, path: str, held: bytes) -> int:
-        self._spans.append(HeldSpan(path, len(held), True, lambda: memoryview(held)))
-        return len(self._spans) - 1
+        self.spans.append(HeldSpan(path, len(held), True, lambda: memoryview(held)))
+        return len(self.spans) - 1
 
     def _array(self, array: numpy_leaves.Array, path: str, depth: int, scalar: bool = False) -> Value:
         dtype = numpy_leaves.describe(array.dtype)
@@ -193,18 +190,15 @@ class _Flattener:
                 return ArrayRecord(dtype, (), False, True, bytes(numpy_leaves.bytes_of(array)))
             raise UnsupportedTypeError("an array cannot stand here", path=path, remedy="use array.tolist()")
         array, fortran = numpy_leaves.as_plain(array)
-        self._spans.append(HeldSpan(path, array.nbytes, True, partial(numpy_leaves.bytes_of, array)))
-        return ArrayRecord(dtype, array.shape, fortran, scalar, len(self._spans) - 1)
+        self.spans.append(HeldSpan(path, array.nbytes, True, partial(numpy_leaves.bytes_of, array)))
+        return ArrayRecord(dtype, array.shape, fortran, scalar, len(self.spans) - 1)
 
     def _tensor(self, tensor: torch.Tensor, path: str, depth: int) -> Value:
         if self._plain:
             raise UnsupportedTypeError("a tensor cannot stand here", path=path, remedy="use tensor.tolist()")
         if tensor.layout is not torch.strided:
             return Typed(SPARSE, self.value(encode_sparse(tensor), path, depth + 1))
-        record = self._storages.add(tensor, path, len(self._spans))
-        if record.storage == len(self._spans):
-            self._spans.append(None)
-        return record
+        return self._storages.add(tensor, path)
 
 
 def _levels(value: Value) -> int:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
 
 if TYPE_CHECKING:
     import torch
 
 
-@dataclass(slots=True)
-class Span:
+# The garbage collector passes over spans: a state may have tens of thousands, and what one holds never holds the span.
+class Span(msgspec.Struct, eq=False, gc=False):
     """The used span of one storage. path: of the first leaf that uses it. length: bytes.
 
     on_host: whether they are in host memory. It keeps the storage alive. Its bytes are live: whoever writes to the
@@ -35,11 +36,10 @@ class Span:
         raise NotImplementedError
 
 
-@dataclass(slots=True)
-class HeldSpan(Span):
+class HeldSpan(Span, eq=False, gc=False):
     """The bytes of an array or of long text, which are always in host memory."""
 
-    _read: Callable[[], memoryview] = field(repr=False, compare=False)
+    read: Callable[[], memoryview]
 
     def host(self) -> memoryview:
-        return self._read()
+        return self.read()
