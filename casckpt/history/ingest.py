@@ -1,20 +1,23 @@
 """One save's way into the store: objects in batches, then one transaction that publishes the commit (I1, I3, I4).
 
-A save holds one read transaction from its start to its end. What it relies on without writing it (its base's chunks,
-objects that were there already) stays readable in that snapshot, whoever deletes it meanwhile. If anything was deleted
-since, publishing checks that every object of the new commit is still there, and writes again what is not.
+A save holds a read transaction from its start to its end. What it relies on without writing it (its base's chunks,
+objects that were there already) stays readable in that snapshot, whoever deletes it meanwhile. What it writes is not
+referred to before it is published, so that gc may take it: after each batch it takes another snapshot, which shows
+that too. If anything was deleted since, publishing checks that every object of the new commit is still there, and
+writes again, out of the snapshots, what is not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from casckpt.errors import CasckptError
+from casckpt.errors import MissingObjectError
 from casckpt.history.fetch import SPACE_OF, Objects
 from casckpt.history.records import BRANCH, Figures, gc_epoch, get_mark, move_ref, put_figures
-from casckpt.limits import KIB, WRITE_BATCH
+from casckpt.limits import KIB, PUBLISHED_WITH, WRITE_BATCH
 from casckpt.objects.codec import encode
 from casckpt.objects.commit import CommitObject, pack_commit, unpack_commit
 from casckpt.objects.ids import IdScheme, Kind
@@ -25,16 +28,6 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 
-class EvictedError(CasckptError):
-    """Objects that this save itself wrote were collected before it could publish them: it must start again.
-
-    gc takes what nothing refers to, and until a save is published nothing refers to what it wrote. Never reaches users:
-    the save is repeated with gc held off.
-    """
-
-    kind = "evicted"
-
-
 @dataclass(frozen=True, slots=True)
 class Base:
     """The commit that a save is compared with: its root tree, and the parts of it that were released."""
@@ -43,23 +36,40 @@ class Base:
     released: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """An object on its way into the store. written: called when its frame is not needed any more."""
+
+    kind: Kind
+    oid: bytes
+    frame: Buffer
+    size: int
+    written: Callable[[], object] | None
+
+
 class Ingest:
-    """The objects of one commit on their way into the store. Used by one thread at a time; ends by `close()`."""
+    """The objects of one commit on their way into the store; ends by `close()`.
+
+    Chunks may be claimed and added by several threads, and flushed by another; all else is for one thread at a time.
+    """
 
     def __init__(self, store: Store, scheme: IdScheme, codec: str) -> None:
         self._store = store
         self._scheme = scheme
         self._codec = codec
-        self._snapshot = store.read()
-        self.objects = Objects(self._snapshot, scheme)
-        self._epoch = gc_epoch(self._snapshot)
-        self._waiting: list[tuple[Kind, bytes, Buffer]] = []
-        self.waiting_bytes = 0  # of frames that `flush` will write
+        self._lock = threading.Lock()
+        # Each shows what the one before it shows and more, but for what was deleted between them.
+        self._snapshots = [store.read()]
+        self.objects = Objects(self._snapshots[0], scheme)
+        self._epoch = gc_epoch(self._snapshots[0])
+        self._waiting: list[_Entry] = []
+        self.waiting_bytes = 0
+        """Bytes of frames that `flush` will write."""
         self._mine: set[bytes] = set()  # ids written, or waiting to be, by this save
         self._nodes: dict[bytes, StorageNode] = {}  # every node of the new commit, and so every chunk of it
         self._trees: dict[bytes, bytes | None] = {}  # every tree of it; with its frame where it is new
         self._new_bytes = 0
-        self._stored_bytes = 0
+        self.stored_bytes = 0  # of the frames of chunks that it adds
         self._new_chunks = 0
         self.published: bytes | None = None  # the commit that was, or may have been, published
 
@@ -67,27 +77,41 @@ class Ingest:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._snapshot.close()
+        self.close()
+
+    def close(self) -> None:
+        """End the snapshots. Twice is once."""
+        for snapshot in self._snapshots:
+            snapshot.close()
 
     def base(self, commit: bytes | None) -> Base | None:
         """What of a commit this save may build on: nothing unless the snapshot shows it published and not pruned."""
-        if commit is None or not self._snapshot.has(SPACE_OF[Kind.COMMIT], commit):
+        snapshot = self._snapshots[0]
+        if commit is None or not snapshot.has(SPACE_OF[Kind.COMMIT], commit):
             return None
-        if get_mark(self._snapshot, commit).pruned:
-            return None
-        return Base(self.objects.commit(commit).tree, get_mark(self._snapshot, commit).released)
+        mark = get_mark(snapshot, commit)
+        return None if mark.pruned else Base(self.objects.commit(commit).tree, mark.released)
 
-    def holds_chunk(self, oid: bytes) -> bool:
-        """Whether the store has this chunk already, or will have it by this save."""
-        return oid in self._mine or self._snapshot.has(SPACE_OF[Kind.CHUNK], oid)
+    def claim_chunk(self, oid: bytes) -> bool:
+        """Whether the caller has to add this chunk: neither has the store got it, nor does another add it."""
+        with self._lock:
+            if oid in self._mine or any(snapshot.has(SPACE_OF[Kind.CHUNK], oid) for snapshot in self._snapshots):
+                return False
+            self._mine.add(oid)
+            return True
 
-    def add_chunk(self, oid: bytes, frame: Buffer, raw_length: int) -> None:
-        """Take a new chunk's frame; it must stay as it is until `flush`."""
-        self._mine.add(oid)
-        self._new_chunks += 1
-        self._new_bytes += raw_length
-        self._stored_bytes += memoryview(frame).nbytes
-        self._take(Kind.CHUNK, oid, frame)
+    def add_chunk(
+        self, oid: bytes, frame: Buffer, raw_length: int, written: Callable[[], object] | None = None
+    ) -> None:
+        """Take the frame of a chunk that was claimed; it must stay as it is until it is written.
+
+        written: called when it is, and the memory is free.
+        """
+        with self._lock:
+            self._new_chunks += 1
+            self._new_bytes += raw_length
+            self.stored_bytes += memoryview(frame).nbytes
+            self._take(Kind.CHUNK, oid, frame, written)
 
     def add_node(self, node: StorageNode) -> NodeRef:
         """Take a storage node whose chunks are all held; returns what a tensor record refers to it by."""
@@ -95,8 +119,7 @@ class Ingest:
         oid = self._scheme.digest(Kind.NODE, raw)
         if oid not in self._nodes:
             self._nodes[oid] = node
-            if not self._snapshot.has(SPACE_OF[Kind.NODE], oid):
-                self._mine.add(oid)
+            if not self._snapshots[-1].has(SPACE_OF[Kind.NODE], oid):
                 self._take(Kind.NODE, oid, encode(Kind.NODE, oid, raw))
         return NodeRef(oid, node.length)
 
@@ -104,32 +127,67 @@ class Ingest:
         """Take the canonical bytes of a tree object, written when the commit is published; returns its id."""
         oid = self._scheme.digest(Kind.TREE, raw)
         if oid not in self._trees:
-            known = self._snapshot.has(SPACE_OF[Kind.TREE], oid)
+            known = self._snapshots[-1].has(SPACE_OF[Kind.TREE], oid)
             self._trees[oid] = None if known else encode(Kind.TREE, oid, raw)
         return oid
 
-    def _take(self, kind: Kind, oid: bytes, frame: Buffer) -> None:
-        self._waiting.append((kind, oid, frame))
-        self.waiting_bytes += memoryview(frame).nbytes
+    def _take(self, kind: Kind, oid: bytes, frame: Buffer, written: Callable[[], object] | None = None) -> None:
+        size = memoryview(frame).nbytes
+        self._waiting.append(_Entry(kind, oid, frame, size, written))
+        self.waiting_bytes += size
 
     def flush(self) -> None:
-        """Write what is waiting, in one transaction. Afterwards the buffers that were handed in are free again.
+        """Write what is waiting, in transactions of about WRITE_BATCH bytes. One thread at a time.
 
         Raises:
             StoreFullError, StoreFailedError
         """
-        if not self._waiting:
-            return
-        with self._store.write(durable=False, room=self.waiting_bytes) as writer:
-            for kind, oid, frame in self._waiting:
-                writer.put(SPACE_OF[kind], oid, frame, overwrite=False)
-        self._waiting.clear()
-        self.waiting_bytes = 0
+        while batch := self._batch(WRITE_BATCH):
+            try:
+                lost = batch
+                while lost:
+                    with self._store.write(durable=False, room=sum(entry.size for entry in lost)) as writer:
+                        _put(writer, lost)
+                    lost = self._secure(batch)
+            finally:
+                _free(batch)
+
+    def drop(self) -> None:
+        """Forget what is waiting."""
+        _free(self._batch(None))
+
+    def _batch(self, limit: int | None) -> list[_Entry]:
+        """What is written next, taken from what is waiting: about `limit` bytes; None: all."""
+        with self._lock:
+            size = count = 0
+            for entry in self._waiting:
+                if count and limit is not None and size + entry.size > limit:
+                    break
+                size += entry.size
+                count += 1
+            batch, self._waiting = self._waiting[:count], self._waiting[count:]
+            self.waiting_bytes -= size
+            return batch
+
+    def _secure(self, written: list[_Entry]) -> list[_Entry]:
+        """Have a snapshot that shows what was written; returns what is gone already, because gc was faster."""
+        with self._lock:
+            newest = self._snapshots[-1]
+            epoch = gc_epoch(newest)  # used here, it counts as this thread's, whose reads go on while a compact waits
+            now = self._store.read()
+            if gc_epoch(now) != epoch:
+                self._snapshots.append(now)
+                return [entry for entry in written if not now.has(SPACE_OF[entry.kind], entry.oid)]
+            self._snapshots[-1] = now
+            if self.objects.reader is newest:
+                self.objects.reader = now
+            newest.close()
+            return []
 
     def figures(self, logical: int) -> Figures:
         """What the commit holds and what this save added, as far as it has come."""
         chunks = sum(len(node.chunks) for node in self._nodes.values()) // self._scheme.size
-        return Figures(logical, self._new_bytes, self._stored_bytes, chunks, self._new_chunks)
+        return Figures(logical, self._new_bytes, self.stored_bytes, chunks, self._new_chunks)
 
     def publish(self, commit: CommitObject, *, expected: bytes | None, logical: int) -> tuple[bytes, Figures]:
         """Trees, commit, ref, reflog and figures in one transaction; when it returns they are durable.
@@ -137,41 +195,50 @@ class Ingest:
         expected: what the branch must point to. logical: bytes of the whole state. Returns the commit's id.
 
         Raises:
-            RefMovedError: the branch is elsewhere; the chunks stay in the store for the next try.
+            RefMovedError: the branch is elsewhere; what was flushed stays in the store for the next try.
             StoreFullError, StoreFailedError
-            EvictedError
         """
-        self.flush()
         raw = pack_commit(commit)
         oid = self._scheme.digest(Kind.COMMIT, raw)
         unpack_commit(raw, self._scheme.size)  # what could not be read back must not be published
         frame = encode(Kind.COMMIT, oid, raw)
+        if self.waiting_bytes > PUBLISHED_WITH:
+            self.flush()
         self._look_again()
-        room = len(frame) + sum(len(tree) for tree in self._trees.values() if tree is not None) + 16 * KIB
-        with self._store.write(durable=True, room=room) as writer:
-            if gc_epoch(writer) != self._epoch:
-                for kind, missing, again in self._missing(writer):
-                    writer.put(SPACE_OF[kind], missing, again)
-            self.published = oid
-            for tree, tree_frame in self._trees.items():
-                if tree_frame is not None:
-                    writer.put(SPACE_OF[Kind.TREE], tree, tree_frame, overwrite=False)
-            writer.put(SPACE_OF[Kind.COMMIT], oid, frame)
-            figures = self.figures(logical)
-            put_figures(writer, oid, figures)
-            ref = BRANCH + commit.branch
-            move_ref(writer, ref, expected=expected, new=oid, action="commit", revive=False)
+        last = self._batch(None)
+        room = sum(entry.size for entry in last) + len(frame) + 16 * KIB
+        room += sum(len(tree) for tree in self._trees.values() if tree is not None)
+        try:
+            with self._store.write(durable=True, room=room) as writer:
+                _put(writer, last)
+                if gc_epoch(writer) != self._epoch:
+                    for kind, missing, again in self._missing(writer):
+                        writer.put(SPACE_OF[kind], missing, again)
+                self.published = oid
+                for tree, tree_frame in self._trees.items():
+                    if tree_frame is not None:
+                        writer.put(SPACE_OF[Kind.TREE], tree, tree_frame, overwrite=False)
+                writer.put(SPACE_OF[Kind.COMMIT], oid, frame)
+                figures = self.figures(logical)
+                put_figures(writer, oid, figures)
+                ref = BRANCH + commit.branch
+                move_ref(writer, ref, expected=expected, new=oid, action="commit", revive=False)
+        finally:
+            _free(last)
         return oid, figures
 
     def _look_again(self) -> None:
         """Where something was deleted since the last look, find and write what is missing without the writer lock held
         for the search, so that the publishing transaction has little left to do."""
+        gc_epoch(self._snapshots[-1])  # from here on this thread's, as in `_secure`
+        with self._store.read() as now:
+            if gc_epoch(now) == self._epoch:
+                return
+        self.flush()  # what is waiting is not missing
         with self._store.read() as now:
             epoch = gc_epoch(now)
-            if epoch == self._epoch:
-                return
             for kind, oid, frame in self._missing(now):
-                self._take(kind, oid, frame)
+                self._take(kind, oid, bytes(frame))  # a view would end with a snapshot that `flush` may give up
                 if self.waiting_bytes >= WRITE_BATCH:
                     self.flush()
         self.flush()
@@ -190,7 +257,22 @@ class Ingest:
                 yield Kind.TREE, oid, self._from_snapshot(Kind.TREE, oid)
 
     def _from_snapshot(self, kind: Kind, oid: bytes) -> memoryview:
-        frame = self._snapshot.get(SPACE_OF[kind], oid)
-        if frame is None:
-            raise EvictedError(f"{kind.name.lower()} {oid.hex()} was collected before it was published")
-        return frame
+        for snapshot in reversed(self._snapshots):
+            frame = snapshot.get(SPACE_OF[kind], oid)
+            if frame is not None:
+                return frame
+        raise MissingObjectError(
+            f"{kind.name.lower()} {oid.hex()} vanished while a commit was made that relies on it",
+            remedy="check the store with `casckpt fsck`, then commit again",
+        )
+
+
+def _put(writer: Writer, entries: list[_Entry]) -> None:
+    for entry in entries:
+        writer.put(SPACE_OF[entry.kind], entry.oid, entry.frame, overwrite=False)
+
+
+def _free(entries: list[_Entry]) -> None:
+    for entry in entries:
+        if entry.written is not None:
+            entry.written()

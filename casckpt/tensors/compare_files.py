@@ -16,6 +16,7 @@ import torch
 from casckpt.history.diff import Change, Pair, Side, changes, element_type, pairs
 from casckpt.history.fetch import Objects
 from casckpt.history.ingest import Ingest
+from casckpt.limits import SAVE_MEMORY
 from casckpt.objects.codec import encode
 from casckpt.objects.ids import IdScheme, Kind
 from casckpt.objects.node import chunk_bounds
@@ -28,7 +29,8 @@ from casckpt.tensors.flatten import Span, flatten
 from casckpt.tensors.inflate import inflate
 from casckpt.tensors.load import fill
 from casckpt.tensors.memory import Held, Memory
-from casckpt.tensors.save import Staging, save
+from casckpt.tensors.save import Known, Save, Settings
+from casckpt.tensors.staging import Pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +136,8 @@ def _whole(change: Change, pair: Pair) -> Change:
 class _Hashing(Ingest):
     """Ids of everything, chunks of nothing: as if the store had every chunk already."""
 
-    def holds_chunk(self, oid: bytes) -> bool:
-        return True
+    def claim_chunk(self, oid: bytes) -> bool:
+        return False
 
     def add_tree(self, raw: bytes) -> bytes:
         oid = self._scheme.digest(Kind.TREE, raw)
@@ -162,11 +164,13 @@ def side_of_state(state: object, scheme: IdScheme, chunk_size: int) -> Side:
     flat = flatten(state)
     store = MemoryStore(hash=scheme.name, chunk_size=chunk_size, codec="none")
     with _Hashing(store, scheme, "none") as ingest:
-        saved = save(ingest, flat, scheme, {}, chunk_size, "none", Staging())
+        making = Save(ingest, flat, Settings(scheme, chunk_size, "none"), Known({}), Pool(), limit=SAVE_MEMORY)
+        making.take()
+        saved = making.finish()
         ingest.flush()
     chunks: dict[bytes, tuple[Span, int, int]] = {}
     for span in flat.spans:
-        if node := saved.nodes.get(span.path):
+        if node := saved.known.nodes.get(span.path):
             for oid, (start, end) in zip(node.ids(), chunk_bounds(node.length, chunk_size), strict=True):
                 chunks.setdefault(oid, (span, start, end))
     objects = _LiveObjects(store, scheme, chunks)

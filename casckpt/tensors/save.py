@@ -1,74 +1,75 @@
-"""The save pipeline, in the order in which the bytes travel: live memory, staging buffer, id, frame, store.
+"""The save pipeline, in the order in which the bytes travel: live memory, staging pool, id, frame, store.
 
-What is stored is hashed in the buffer that it is written from. The hash of live memory only decides what to copy:
-another thread may write to it in between.
+Training stands still only in `take`, until what changed is in the pool. What is stored is hashed in the memory that it
+is written from: the hash of live memory only decides what to copy, since another thread may write to it in between.
+
+A chunk whose probe differs from the last commit's has changed, and is copied at once; any other is hashed first, which
+is cheaper than a copy, and copied only if that differs too. So no more is copied than what changed.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
+import torch
+import xxhash
 
 from casckpt.history.ingest import Base, Ingest
-from casckpt.limits import WRITE_BATCH
+from casckpt.limits import KIB, MIB, WRITE_BATCH
 from casckpt.objects.codec import encode_in_place
 from casckpt.objects.frame import head_size
 from casckpt.objects.ids import IdScheme, Kind
-from casckpt.objects.node import NodeRef, StorageNode, chunk_bounds, stands_inline
+from casckpt.objects.node import NodeRef, StorageNode, chunk_count, stands_inline
 from casckpt.objects.paths import escape, leaves
 from casckpt.objects.tree import expand, shallow, write_tree
 from casckpt.objects.values import ArrayRecord, BlobRecord, Map, TensorRecord
+from casckpt.tensors.device import DeviceCopies, can_pin, pinned
 from casckpt.tensors.flatten import Flat, Span
+from casckpt.tensors.staging import Bytes, Piece, Pool
+from casckpt.tensors.workers import each, thread_count
 
 Nodes = dict[str, StorageNode]
 """The storage nodes of one commit, by the path of the first leaf that uses each."""
 
+# Neighbouring chunks that a thread works on at a time, in bytes.
+_RUN: Final = 8 * MIB
+# A state with less to look at is saved by one thread: to begin another takes as long.
+_ALONE: Final = 4 * MIB
+# What is looked at of a chunk to see that it has changed: so many bytes from its middle, if it is larger than that by
+# far. A dense update changes them; a few changed rows elsewhere do not, and are found by hashing the whole.
+_PROBE: Final = 4 * KIB
+_PROBED: Final = 64 * KIB
+# Where a chunk begins in a piece of the pool: behind room for its frame's head, and at a cache line.
+_LEAD: Final = 64
+
 
 @dataclass(frozen=True, slots=True)
-class Saved:
-    """What a state became: the id of its root tree, its nodes, and its bytes as they were in memory."""
+class Known:
+    """What a save is compared with: nodes whose every chunk the store holds, and what is remembered of live memory.
 
-    tree: bytes
+    probes: by the same paths as `nodes`, for each chunk, as far as this handle saw it; 0 where it was not probed.
+    """
+
     nodes: Nodes
-    logical: int
+    probes: dict[str, list[int]] = field(default_factory=dict)
+
+    def without_parts(self, released: tuple[str, ...]) -> Known:
+        """Without what is under these top-level keys."""
+        heads = tuple(escape(part) + "." for part in released)
+        if not heads:
+            return self
+        return Known({path: node for path, node in self.nodes.items() if not f"{path}.".startswith(heads)}, self.probes)
 
 
-class Staging:
-    """The buffer that chunks are copied to, hashed in and written from. Its memory is taken on first use."""
-
-    def __init__(self) -> None:
-        self._memory = memoryview(b"")
-        self._used = 0
-
-    def reserve(self, size: int) -> None:
-        """Have at least min(size, WRITE_BATCH) bytes; whatever is in it must have been written."""
-        size = min(size, WRITE_BATCH)
-        if len(self._memory) < size:
-            self._memory = np.empty(size, np.uint8).data
-
-    def take(self, size: int) -> memoryview | None:
-        """The next `size` bytes; None where that much is not left."""
-        if self._used + size > len(self._memory):
-            if self._used == 0:  # one chunk larger than the whole buffer
-                self._memory = np.empty(size, np.uint8).data
-            else:
-                return None
-        found = self._memory[self._used : self._used + size]
-        self._used += size
-        return found
-
-    def give_back(self, size: int) -> None:
-        """Free the bytes taken last: they are not needed after all."""
-        self._used -= size
-
-    def clear(self) -> None:
-        """Free everything: what was in it has been written."""
-        self._used = 0
-
-
-def base_nodes(ingest: Ingest, base: Base) -> Nodes:
-    """The storage nodes of the commit that a save is compared with, without those of released parts."""
+def base_nodes(ingest: Ingest, base: Base) -> Known:
+    """What the commit holds that a save is compared with, without released parts, as the store has it."""
     root = shallow(ingest.objects.tree(base.tree), ingest.objects.tree)
     if isinstance(root, Map):
         root = Map(tuple([(key, item) for key, item in root.entries if key not in base.released]))
@@ -76,83 +77,352 @@ def base_nodes(ingest: Ingest, base: Base) -> Nodes:
     for path, leaf in leaves(expand(root, ingest.objects.tree)):
         if isinstance(leaf, (TensorRecord, ArrayRecord, BlobRecord)) and isinstance(leaf.storage, NodeRef):
             found.setdefault(path, ingest.objects.node(leaf.storage.id))
-    return found
+    return Known(found)
 
 
-def without_parts(nodes: Nodes, released: tuple[str, ...]) -> Nodes:
-    """The nodes that are not under these top-level keys."""
-    heads = tuple(escape(part) + "." for part in released)
-    return {path: node for path, node in nodes.items() if not f"{path}.".startswith(heads)} if heads else nodes
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a state became: the id of its root tree, what the next commit is compared with, and its bytes in memory."""
+
+    tree: bytes
+    known: Known
+    logical: int
 
 
-def save(
-    ingest: Ingest, flat: Flat, scheme: IdScheme, base: Nodes, chunk_size: int, codec: str, staging: Staging
-) -> Saved:
-    """Bring a flattened state into the store, all but its publication.
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a store wants its chunks. chunk_size: bytes."""
 
-    base: the nodes to compare with; every chunk of theirs must be held by the store as `ingest` sees it.
+    scheme: IdScheme
+    chunk_size: int
+    codec: str
 
-    Raises:
-        StoreFullError, StoreFailedError
+
+class _Part:
+    """One span on its way: what is known of its chunks, before and now."""
+
+    __slots__ = ("before", "flat", "ids", "length", "live", "path", "probes", "seen")
+
+    def __init__(self, span: Span, count: int, before: list[bytes], seen: list[int]) -> None:
+        self.path = span.path
+        self.length = span.length
+        self.before = before
+        self.seen = seen
+        self.ids = [b""] * count
+        self.probes = [0] * count
+        # its bytes, where they are; only until they are taken, since they keep the memory of the state
+        self.live: Bytes | None = np.frombuffer(span.host(), np.uint8) if span.on_host else None
+        self.flat: torch.Tensor | None = None if span.on_host else span.flat()
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """A chunk in the pool. ready: waits until it is there; None: it is."""
+
+    part: _Part
+    index: int
+    piece: Piece
+    ready: Callable[[], object] | None
+
+
+class Save:
+    """One state on its way into the store, all but its publication: `take`, then `finish`; or `abandon`.
+
+    base: what to compare with; every chunk of it must be held by the store as `ingest` sees it.
+    deferred: whether `take` does no more than it must, as far as the pool has room; else everything is done at once.
+    limit: bytes of the pool that it makes do with; None: as many as it takes.
     """
-    saver = _Saver(ingest, scheme, chunk_size, codec, staging)
-    staging.clear()
-    staging.reserve(sum(span.length + span.length // 64 for span in flat.spans))
-    storages = [saver.storage(span, base.get(span.path)) for span in flat.spans]
-    saver.flush()
-    tree = write_tree(flat.value, storages, ingest.add_tree)
-    return Saved(tree, saver.nodes, sum(span.length for span in flat.spans))
 
-
-class _Saver:
-    def __init__(self, ingest: Ingest, scheme: IdScheme, chunk_size: int, codec: str, staging: Staging) -> None:
+    def __init__(
+        self,
+        ingest: Ingest,
+        flat: Flat,
+        settings: Settings,
+        base: Known,
+        pool: Pool,
+        *,
+        deferred: bool = False,
+        limit: int | None = None,
+    ) -> None:
         self._ingest = ingest
-        self._scheme = scheme
-        self._chunk_size = chunk_size
-        self._codec = codec
-        self._staging = staging
-        self._head = head_size(scheme.size)
-        self.nodes: Nodes = {}
+        self._value = flat.value
+        self._spans = flat.spans
+        self._settings = settings
+        self._digest = settings.scheme.digest
+        self._head = head_size(settings.scheme.size)
+        self._base = base
+        self._pool = pool
+        self._deferred = deferred
+        self._limit = limit
+        self._parts: list[_Part | None] = []
+        self._inline: dict[int, bytes] = {}
+        self._taken: deque[_Taken] = deque()  # copied, and put off
+        self._writer = _Writer(ingest, pool)
+        self._counting = threading.Lock()
+        self.logical = sum(span.length for span in flat.spans)
+        self.hashed = 0
+        self.copied = 0
+        self.seconds: dict[str, float] = {}
 
-    def storage(self, span: Span, base: StorageNode | None) -> bytes | NodeRef:
-        """One span's bytes: in the record where they are few, else as the reference to a node."""
-        live = span.host()
-        if stands_inline(span.length, self._chunk_size):
-            return bytes(live)
-        before: list[bytes] = []
-        if base is not None and base.chunk_size == self._chunk_size:
-            before = base.ids()
-        ids: list[bytes] = []
-        for index, (start, end) in enumerate(chunk_bounds(span.length, self._chunk_size)):
-            part = live[start:end]
-            if index < len(before) and self._scheme.digest(Kind.CHUNK, part) == before[index]:
-                ids.append(before[index])
-            else:
-                ids.append(self._store(part))
-        node = self.nodes[span.path] = StorageNode(span.length, self._chunk_size, b"".join(ids))
-        return self._ingest.add_node(node)
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - began
 
-    def _store(self, part: memoryview) -> bytes:
-        size = self._head + len(part)
-        buffer = self._staging.take(size)
-        if buffer is None:
-            self.flush()
-            buffer = self._staging.take(size)
-            assert buffer is not None  # an empty buffer grows to what is asked for
-        buffer[self._head :] = part
-        oid = self._scheme.digest(Kind.CHUNK, buffer[self._head :])
-        if self._ingest.holds_chunk(oid):
-            self._staging.give_back(size)
-            return oid
-        frame = encode_in_place(oid, buffer, self._codec)
-        if frame is not buffer:
-            self._staging.give_back(size)
-        self._ingest.add_chunk(oid, frame, len(part))
+    # -- while training stands still -----------------------------------------------------------------------------------
+
+    def take(self) -> None:
+        """Get hold of everything that changed; when this returns, training may change the state.
+
+        Raises:
+            StoreFullError, StoreFailedError: where it could not all be put off.
+        """
+        with self._timed("take"):
+            size = self._settings.chunk_size
+            host: list[tuple[_Part, int, int]] = []
+            device: list[tuple[_Part, int, int]] = []
+            for index, span in enumerate(self._spans):
+                if stands_inline(span.length, size):
+                    self._inline[index] = span.copied()
+                    self._parts.append(None)
+                    continue
+                part = self._part(span)
+                self._parts.append(part)
+                step = max(1, _RUN // size)
+                runs = [(part, at, min(at + step, len(part.ids))) for at in range(0, len(part.ids), step)]
+                (host if span.on_host else device).extend(runs)
+            self._take_from_devices(device)
+            threads = 1 if self.logical < _ALONE else thread_count()
+            each(self._take_run, host, threads=threads)
+            for taken in self._parts:
+                if taken is not None:
+                    taken.live = taken.flat = None
+            self._spans = []
+
+    def _part(self, span: Span) -> _Part:
+        node = self._base.nodes.get(span.path)
+        count = chunk_count(span.length, self._settings.chunk_size)
+        if node is None or node.chunk_size != self._settings.chunk_size:
+            return _Part(span, count, [], [])
+        return _Part(span, count, node.ids(), self._base.probes.get(span.path, []))
+
+    def _bounds(self, part: _Part, index: int) -> tuple[int, int]:
+        start = index * self._settings.chunk_size
+        return start, min(start + self._settings.chunk_size, part.length)
+
+    def _take_run(self, run: tuple[_Part, int, int]) -> None:
+        part, first, last = run
+        live = part.live
+        assert live is not None
+        hashed = copied = 0
+        for index in range(first, last):
+            start, end = self._bounds(part, index)
+            chunk = live[start:end]
+            if index < len(part.before):
+                seen = part.seen[index] if index < len(part.seen) else 0
+                probe = _probe(chunk)
+                if seen == probe or not seen:
+                    hashed += len(chunk)
+                    if self._digest(Kind.CHUNK, chunk.data) == part.before[index]:
+                        part.ids[index], part.probes[index] = part.before[index], probe
+                        continue
+            piece = self._room(len(chunk))
+            np.copyto(piece.memory[_LEAD:], chunk)
+            copied += len(chunk)
+            self._put_off(_Taken(part, index, piece, None))
+        self._count(hashed, copied)
+
+    def _take_from_devices(self, runs: list[tuple[_Part, int, int]]) -> None:
+        """What is not in host memory cannot be looked at there, and is copied whole, in the order of the device."""
+        if not runs:
+            return
+        copies = DeviceCopies()
+        for part, first, last in runs:
+            flat = part.flat
+            assert flat is not None
+            if can_pin(flat.device):
+                self._pool.use(pinned)
+            for index in range(first, last):
+                start, end = self._bounds(part, index)
+                piece = self._room(end - start)
+                ready = copies.copy(flat[start:end], piece.memory[_LEAD:])
+                self._put_off(_Taken(part, index, piece, ready))
+            self._count(0, self._bounds(part, last - 1)[1] - self._bounds(part, first)[0])
+        copies.let_go_on()
+
+    def _room(self, size: int) -> Piece:
+        """Memory for a chunk; where the pool has none left, what was put off is done now, and what is done is waited
+        for."""
+        while True:
+            freed = self._pool.freed
+            piece = self._pool.take(_LEAD + size, self._limit)
+            if piece is not None:
+                return piece
+            try:
+                self._finish(self._taken.popleft())
+            except IndexError:
+                self._writer.hurry()
+                self._pool.wait(freed, self._writer.has_failed)
+                self._writer.check()
+
+    def _put_off(self, taken: _Taken) -> None:
+        if self._deferred:
+            self._taken.append(taken)
+        else:
+            self._finish(taken)
+
+    def _count(self, hashed: int, copied: int) -> None:
+        with self._counting:
+            self.hashed += hashed
+            self.copied += copied
+
+    # -- afterwards, beside training -----------------------------------------------------------------------------------
+
+    def finish(self) -> Saved:
+        """Store what was taken.
+
+        Raises:
+            StoreFullError, StoreFailedError
+        """
+        with self._timed("store"):
+            threads = 1 if len(self._taken) * self._settings.chunk_size < _ALONE else thread_count()
+            put_off = list(self._taken)
+            self._taken.clear()
+            each(self._finish, put_off, threads=threads)
+            self._writer.end()
+        with self._timed("trees"):
+            nodes: Nodes = {}
+            probes: dict[str, list[int]] = {}
+            storages: list[bytes | NodeRef] = []
+            for index, part in enumerate(self._parts):
+                if part is None:
+                    storages.append(self._inline[index])
+                    continue
+                node = nodes[part.path] = StorageNode(part.length, self._settings.chunk_size, b"".join(part.ids))
+                probes[part.path] = part.probes
+                storages.append(self._ingest.add_node(node))
+            tree = write_tree(self._value, storages, self._ingest.add_tree)
+        return Saved(tree, Known(nodes, probes), self.logical)
+
+    def _finish(self, taken: _Taken) -> None:
+        """One chunk: its id, where the pool has it; its frame, if the store does not have it; and on to the writer."""
+        part, index, piece = taken.part, taken.index, taken.piece
+        try:
+            if taken.ready is not None:
+                taken.ready()
+            raw = piece.memory[_LEAD:]
+            self._count(len(raw), 0)
+            oid = self._digest(Kind.CHUNK, raw.data)
+            part.ids[index], part.probes[index] = oid, _probe(raw)
+            before = part.before[index] if index < len(part.before) else None
+            if oid == before or not self._ingest.claim_chunk(oid):
+                piece.release()
+                return
+            buffer = piece.memory[_LEAD - self._head :].data
+            frame = encode_in_place(oid, buffer, self._settings.codec)
+            if isinstance(frame, bytes):  # into the pool too, so that the pool's limit holds for all that waits
+                buffer[: len(frame)] = frame
+                frame = buffer[: len(frame)]
+        except BaseException:
+            piece.release()
+            raise
+        self._ingest.add_chunk(oid, frame, len(raw), piece.release)
+        self._writer.look()
+
+    def abandon(self) -> None:
+        """Let go of everything; nothing of it will be published."""
+        self._writer.stop()
+        while self._taken:
+            self._taken.popleft().piece.release()
+        self._ingest.drop()
+
+
+class _Writer:
+    """Writes what waits in an ingest, on a thread of its own once there is a batch of it: while one batch is synced,
+    the next is hashed. A little is left for the publishing transaction."""
+
+    def __init__(self, ingest: Ingest, pool: Pool) -> None:
+        self._ingest = ingest
+        self._pool = pool
+        self._lock = threading.Lock()  # entered itself, not by the condition: see `Pool`
+        self._news = threading.Condition(self._lock)
+        self._thread: threading.Thread | None = None
+        self._hurry = False
+        self._ending = False
+        self._failure: BaseException | None = None
+
+    def look(self) -> None:
+        """Something was added."""
         if self._ingest.waiting_bytes >= WRITE_BATCH:
-            self.flush()
-        return oid
+            self._wake()
 
-    def flush(self) -> None:
-        """Write what waits; the staging buffer is free afterwards."""
-        self._ingest.flush()
-        self._staging.clear()
+    def hurry(self) -> None:
+        """Write what there is, however little: somebody waits for the memory."""
+        with self._lock:
+            self._hurry = True
+        self._wake()
+
+    def _wake(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="casckpt-writer")
+                try:
+                    self._thread.start()
+                except RuntimeError:  # the interpreter is about to end: no new threads
+                    self._thread = None
+            self._news.notify()
+        if self._thread is None:
+            self._write()
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                self._news.wait_for(lambda: self._hurry or self._ending or self._ingest.waiting_bytes >= WRITE_BATCH)
+                if self._ending:
+                    return
+                self._hurry = False
+            self._write()
+            if self._failure is not None:
+                return
+
+    def _write(self) -> None:
+        try:
+            self._ingest.flush()
+        except BaseException as error:
+            self._failure = error
+            self._pool.wake()
+
+    def has_failed(self) -> bool:
+        return self._failure is not None
+
+    def check(self) -> None:
+        """Raise what writing raised."""
+        if self._failure is not None:
+            raise self._failure
+
+    def end(self) -> None:
+        """Everything was added: write it, unless it is so little that it goes with the publishing transaction."""
+        if self._thread is not None:
+            self.stop()
+            self.check()
+            self._ingest.flush()
+        self.check()
+
+    def stop(self) -> None:
+        """Write no more; returns when nothing is being written."""
+        with self._lock:
+            self._ending = True
+            self._news.notify()
+        while self._thread is not None and self._thread.is_alive():
+            self._thread.join()
+
+
+def _probe(chunk: Bytes) -> int:
+    """A hash of the bytes in the middle of a chunk; 0 where it is too small for that to be worth anything."""
+    if len(chunk) < _PROBED:
+        return 0
+    middle = (len(chunk) - _PROBE) // 2
+    return xxhash.xxh3_64_intdigest(chunk[middle : middle + _PROBE].data) or 1

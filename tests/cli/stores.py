@@ -49,7 +49,7 @@ def commit(
             ids = []
             for start, end in chunk_bounds(len(raw), 4096):
                 oid = scheme.digest(Kind.CHUNK, raw[start:end])
-                if not ingest.holds_chunk(oid):
+                if ingest.claim_chunk(oid):
                     ingest.add_chunk(oid, encode(Kind.CHUNK, oid, raw[start:end], "none"), end - start)
                 ids.append(oid)
             ref = ingest.add_node(StorageNode(len(raw), 4096, b"".join(ids)))

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from casckpt.errors import MissingObjectError, PrunedCommitError, RefMovedError, StoreBusyError, StoreClosedError
-from casckpt.history.ingest import EvictedError, Ingest
+from casckpt.history.ingest import Ingest
 from casckpt.history.repository import History
 from casckpt.history.retention import Keep
 from casckpt.store.protocol import Space, Store
@@ -304,14 +304,33 @@ def test_published_in_the_middle_of_the_deleting(history, store, monkeypatch) ->
     assert load(history, published[0]) == many
 
 
-def test_what_a_save_itself_wrote_may_be_collected_and_the_save_says_so(history, store) -> None:
+def test_what_a_save_itself_wrote_may_be_collected_under_it(history, store) -> None:
     commit(history, state(A))
     other = History(store)
     with saving(history, state(numbered(7))) as publish:
         assert other.gc().chunks == 1
-        with pytest.raises(EvictedError):
-            publish()
-    assert len(list(history.log())) == 1
+        oid, _ = publish()
+    assert load(history, oid) == state(numbered(7))
+    assert history.gc().chunks == 0
+
+
+def test_what_is_collected_before_the_save_has_looked_is_written_again(history, store, monkeypatch) -> None:
+    commit(history, state(A))
+    other = History(store)
+    write, collected = store.write, []
+
+    @contextmanager
+    def then_gc(**how):
+        monkeypatch.setattr(store, "write", write)
+        with write(**how) as writer:
+            yield writer
+        collected.append(other.gc().chunks)  # between the batch and the snapshot that shows it
+
+    monkeypatch.setattr(store, "write", then_gc)
+    with saving(history, state(numbered(7))) as publish:
+        assert collected == [1]
+        oid, _ = publish()
+    assert load(history, oid) == state(numbered(7))
 
 
 def test_a_save_on_a_pruned_or_vanished_parent_builds_on_nothing(history, store) -> None:

@@ -39,7 +39,7 @@ def put_state(ingest: Ingest, history: History, state: State) -> tuple[bytes, in
             ids = []
             for start, end in chunk_bounds(len(run), size):
                 oid = history.scheme.digest(Kind.CHUNK, run[start:end])
-                if not ingest.holds_chunk(oid):
+                if ingest.claim_chunk(oid):
                     ingest.add_chunk(oid, encode(Kind.CHUNK, oid, run[start:end], "none"), end - start)
                 ids.append(oid)
             storages.append(ingest.add_node(StorageNode(len(run), size, b"".join(ids))))

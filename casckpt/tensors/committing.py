@@ -1,0 +1,358 @@
+"""Commits of states, at once or behind training: how a state that was taken becomes the next commit of the branch.
+
+The order of commits is the order of calls. What a commit is compared with is the newest one that is published; what it
+follows is known when its turn comes to be published.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal, overload
+
+from casckpt.errors import AbandonedCommitError
+from casckpt.history.commits import Commit, present
+from casckpt.history.ingest import Ingest
+from casckpt.history.records import WHOLE
+from casckpt.history.repository import History
+from casckpt.limits import SAVE_MEMORY
+from casckpt.objects.commit import CommitObject
+from casckpt.store.protocol import Store
+from casckpt.tensors.description import Description
+from casckpt.tensors.pending import Lane, PendingCommit, SaveFigures
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Self
+
+    from casckpt.tensors.flatten import Flat
+    from casckpt.tensors.save import Known, Save
+    from casckpt.tensors.staging import Pool
+
+
+class Committing(History):
+    """History that states are added to. Thread-safe; a context manager."""
+
+    def __init__(self, store: Store, branch: str | None = None) -> None:
+        super().__init__(store, branch)
+        self._remembered: tuple[bytes, Known] | None = None
+
+    def _new_locks(self) -> None:
+        super()._new_locks()
+        self._calling = threading.Lock()  # whoever takes a state, or moves the branch
+        self._lane = Lane(self.store.path)
+        self._pool: Pool | None = None
+
+    # -- committing ----------------------------------------------------------------------------------------------------
+
+    def commit(
+        self,
+        state: object,
+        message: str = "",
+        *,
+        step: int | None = None,
+        metrics: Mapping[str, float] | None = None,
+        meta: Mapping[str, object] | None = None,
+        before_publish: Callable[[], object] | None = None,
+    ) -> Commit:
+        """Save a state as the next commit of the branch; when this returns it is durable.
+
+        state: nested dicts, lists and tuples with tensors, arrays and plain values at the leaves.
+        step: completed optimizer updates. metrics: numbers to find and keep commits by. meta: plain values.
+        before_publish: called when every byte of the state was read; what it raises keeps the commit from being made.
+
+        Raises:
+            UnsupportedTypeError, StateError: something in the state cannot be saved; named by its path.
+            RefMovedError: somebody else moved the branch since this handle last looked.
+            StoreFullError: nothing was published.
+            StoreFailedError: the outcome is unknown; open the store again and look.
+            and whatever a commit in flight before it failed with, if nobody was told: nothing was done then.
+        """
+        from casckpt.tensors.flatten import flatten
+
+        described = Description.checked(message, step, metrics, meta)
+        flat = flatten(state)
+        with self._turn(tell=True):
+            made = _Making(self, flat, described, PendingCommit(self.path), limit=SAVE_MEMORY, deferred=False)
+            with made:
+                made.take()
+                return made.publish(before_publish)
+
+    @overload
+    def commit_async(
+        self,
+        state: object,
+        message: str = ...,
+        *,
+        step: int | None = ...,
+        metrics: Mapping[str, float] | None = ...,
+        meta: Mapping[str, object] | None = ...,
+        busy: Literal["wait"] = ...,
+        in_flight: int = ...,
+        memory: int | None = ...,
+    ) -> PendingCommit: ...
+
+    @overload
+    def commit_async(
+        self,
+        state: object,
+        message: str = ...,
+        *,
+        step: int | None = ...,
+        metrics: Mapping[str, float] | None = ...,
+        meta: Mapping[str, object] | None = ...,
+        busy: Literal["wait", "skip"],
+        in_flight: int = ...,
+        memory: int | None = ...,
+    ) -> PendingCommit | None: ...
+
+    def commit_async(
+        self,
+        state: object,
+        message: str = "",
+        *,
+        step: int | None = None,
+        metrics: Mapping[str, float] | None = None,
+        meta: Mapping[str, object] | None = None,
+        busy: Literal["wait", "skip"] = "wait",
+        in_flight: int = 1,
+        memory: int | None = None,
+    ) -> PendingCommit | None:
+        """Save a state as the next commit of the branch, behind training: returns as soon as the state may be changed.
+
+        What changed is copied; all else happens on other threads. `result()` of what this returns gives the commit once
+        it is durable; `wait()` and `close()` wait for every one.
+
+        state, message, step, metrics, meta: as for `commit`.
+        busy: if so many commits are in flight already, "wait" until one is done, or "skip" this one and return None.
+        in_flight: how many commits may be under way at once, this one among them.
+        memory: bytes of host memory that copies in flight may take, at least some 64 MiB; beyond that this call writes
+            as it goes, and takes longer. None: as many as what changed.
+
+        Raises:
+            ValueError: in_flight is less than 1, or busy is neither.
+            UnsupportedTypeError, StateError: something in the state cannot be saved; named by its path.
+            and whatever a commit before it failed with, if nobody was told: nothing was done then.
+        """
+        from casckpt.tensors.flatten import flatten
+
+        if busy not in ("wait", "skip") or in_flight < 1:
+            raise ValueError(f"busy={busy!r} is neither 'wait' nor 'skip', or in_flight={in_flight!r} less than 1")
+        began = time.perf_counter()
+        described = Description.checked(message, step, metrics, meta)
+        if busy == "skip" and not self._lane.has_room(in_flight - 1):
+            return None
+        with self._turn(in_flight - 1, tell=True):
+            waited = time.perf_counter() - began
+            pending = PendingCommit(self.path)
+            making = _Making(self, flatten(state), described, pending, limit=memory, deferred=True)
+            try:
+                making.take()
+            except BaseException as error:
+                making.__exit__(type(error), error, None)
+                raise
+            pending.figures = making.figures(stall=time.perf_counter() - began, waited=waited)
+            self._lane.put(making.run)
+        return pending
+
+    def wait(self) -> None:
+        """Return when every commit that was handed over is durable.
+
+        Raises:
+            whatever one of them failed with, if nobody was told.
+        """
+        self._lane.wait()
+        self._lane.tell()
+
+    @contextmanager
+    def _turn(self, most: int = 0, *, tell: bool = False) -> Iterator[None]:
+        """Alone with the branch, and with at most so many commits in flight.
+
+        tell: raise what one of those before failed with.
+        """
+        while True:
+            self._lane.wait(most)  # not with the lock, which a callback of the commit waited for may want
+            with self._calling:
+                if self._lane.has_room(most):
+                    if tell:
+                        self._lane.tell()
+                    yield
+                    return
+
+    # -- what moves the branch waits for what is in flight -------------------------------------------------------------
+
+    def switch(self, name: str, *, create: bool = False) -> None:
+        with self._turn():
+            super().switch(name, create=create)
+
+    def follow(self, commit: Commit) -> None:
+        with self._turn():
+            super().follow(commit)
+
+    def rollback(self, revision: str, *, dry_run: bool = False) -> Commit:
+        with self._turn():
+            return super().rollback(revision, dry_run=dry_run)
+
+    def reinstate(
+        self, revision: str, *, parts: Iterable[str] | None = None, message: str = "", dry_run: bool = False
+    ) -> Commit:
+        with self._turn():
+            return super().reinstate(revision, parts=parts, message=message, dry_run=dry_run)
+
+    switch.__doc__ = History.switch.__doc__
+    follow.__doc__ = History.follow.__doc__
+    rollback.__doc__ = History.rollback.__doc__
+    reinstate.__doc__ = History.reinstate.__doc__
+
+    def close(self) -> None:
+        """Wait for the commits and the gc in flight, then let go of the store. Twice is once.
+
+        Raises:
+            whatever a commit in flight failed with, if nobody was told; the store is closed all the same.
+        """
+        with self._turn():
+            super().close()
+            if self._pool is not None:
+                self._pool.give_up()
+            self._lane.tell()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        try:
+            self.close()
+        except Exception as late:
+            leaving = error[1] if len(error) > 1 else None
+            if not isinstance(leaving, BaseException):
+                raise
+            leaving.add_note(f"and a commit in flight failed: {late}")
+
+
+class _Making:
+    """One commit on its way, from the state to the branch. With `with`: whatever fails, nothing is left behind."""
+
+    def __init__(
+        self,
+        repo: Committing,
+        flat: Flat,
+        described: Description,
+        pending: PendingCommit,
+        *,
+        limit: int | None,
+        deferred: bool,
+    ) -> None:
+        from casckpt.tensors.save import Known, Save, Settings
+        from casckpt.tensors.staging import Pool
+
+        if repo._pool is None:
+            repo._pool = Pool()
+        self._repo = repo
+        self._described = described
+        self._pending = pending
+        self._time = time.time_ns()
+        with repo._lock:
+            repo._settle()
+            self._branch, parent = repo._branch, repo._tip
+            remembered = repo._remembered
+        form = repo.store.format
+        self._ingest = Ingest(repo.store, repo.scheme, form.codec)  # after the look: it shows what was seen
+        self._pool = repo._pool
+        self._pool.work()
+        try:
+            base = self._base(parent, remembered) or Known({})
+            settings = Settings(repo.scheme, form.chunk_size, form.codec)
+            self._save: Save = Save(self._ingest, flat, settings, base, self._pool, deferred=deferred, limit=limit)
+        except BaseException:
+            self._ingest.close()
+            raise
+
+    def _base(self, parent: bytes | None, remembered: tuple[bytes, Known] | None) -> Known | None:
+        """What to compare with: what the parent holds, as far as the snapshot shows it held (I1)."""
+        from casckpt.tensors.save import base_nodes
+
+        base = self._ingest.base(parent)
+        if base is None:
+            return None
+        if remembered is not None and remembered[0] == parent:
+            return remembered[1].without_parts(base.released)
+        return base_nodes(self._ingest, base)
+
+    def take(self) -> None:
+        """Get hold of the state; afterwards it may change."""
+        self._save.take()
+
+    def publish(self, before_publish: Callable[[], object] | None = None) -> Commit:
+        """Store what was taken, and make it the newest commit of the branch."""
+        repo, described = self._repo, self._described
+        saved = self._save.finish()
+        with repo._lock:
+            parent = repo._tip
+        commit = CommitObject(
+            tree=saved.tree,
+            parents=() if parent is None else (parent,),
+            branch=self._branch,
+            step=described.step,
+            metrics=described.metrics,
+            message=described.message,
+            time=self._time,
+            host=socket.gethostname(),
+            meta=described.meta,
+        )
+        if before_publish is not None:
+            before_publish()
+        began = time.perf_counter()
+        try:
+            oid, figures = self._ingest.publish(commit, expected=parent, logical=saved.logical)
+        finally:
+            repo._in_doubt = self._ingest.published  # interrupted while it was synced, it may be there all the same
+        self._save.seconds["publish"] = time.perf_counter() - began
+        with repo._lock:
+            repo._tip, repo._in_doubt = oid, None
+            repo._remembered = (oid, saved.known)
+        return present(oid, commit, WHOLE, figures)
+
+    def run(self) -> None:
+        """On the lane: publish, and say how it ended; raises nothing."""
+        pending, lane = self._pending, self._repo._lane
+        commit: Commit | None = None
+        failure: BaseException | None = None
+        try:
+            with self:
+                if not pending.set_running_or_notify_cancel():
+                    return
+                if lane.is_broken:
+                    raise AbandonedCommitError(
+                        "the commit that it was to follow failed",
+                        store=self._repo.path,
+                        remedy="find out why by the result of that one, and commit again",
+                    )
+                commit = self.publish()
+        except BaseException as error:
+            failure = error
+        pending.figures = self.figures(pending.figures.stall, pending.figures.waited)
+        if failure is not None:
+            lane.lose(pending)
+            pending.set_exception(failure)
+        elif commit is not None:
+            pending.set_result(commit)
+        del failure  # it holds on to this frame
+
+    def figures(self, stall: float, waited: float) -> SaveFigures:
+        """What it cost so far."""
+        save = self._save
+        return SaveFigures(stall, waited, save.hashed, save.copied, self._ingest.stored_bytes, dict(save.seconds))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        try:
+            if error is not None or self._pending.cancelled():
+                self._save.abandon()
+        finally:
+            self._ingest.close()
+            self._pool.rest()

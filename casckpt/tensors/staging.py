@@ -1,0 +1,175 @@
+"""The staging pool: host memory that chunks are copied to, hashed in and written from, and that is used again.
+
+First touch of fresh memory costs more than all else that is done to a byte, so what was taken once is kept for the next
+commit, until nobody has needed it for a while.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from casckpt.limits import MIB, POOL_IDLE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Bytes = NDArray[np.uint8]
+
+# Memory is taken and given back in slabs of this size. numpy asks for huge pages for arrays as large as this.
+SLAB: Final = 32 * MIB
+# What a piece begins at: a cache line, so that copies into pages and out of them are aligned.
+_ALIGN: Final = 64
+
+
+class Piece:
+    """Some bytes of a slab; to be released once, when nothing needs them any more."""
+
+    __slots__ = ("_pool", "_slab", "memory")
+
+    def __init__(self, pool: Pool, slab: _Slab, memory: Bytes) -> None:
+        self._pool = pool
+        self._slab = slab
+        self.memory = memory
+
+    def release(self) -> None:
+        """Give the bytes back."""
+        self._pool._give_back(self._slab)
+
+
+class _Slab:
+    __slots__ = ("live", "memory", "used")
+
+    def __init__(self, memory: Bytes) -> None:
+        self.memory = memory
+        self.used = 0  # bytes from the start that are given out, or were, and are not free again before all are
+        self.live = 0  # pieces given out and not released
+
+
+class Pool:
+    """Slabs of host memory, shared by the saves of one handle. Thread-safe."""
+
+    def __init__(self, allocate: Callable[[int], Bytes] | None = None) -> None:
+        self._allocate = allocate or _plain
+        # Entered itself, not by the condition, whose own entering is Python: an interrupt there would keep it for ever.
+        self._lock = threading.Lock()
+        self._room = threading.Condition(self._lock)
+        self._free: list[_Slab] = []
+        self._open: _Slab | None = None  # the one that pieces are taken from
+        self._size = 0  # bytes of all slabs, in use or free
+        self._in_use = 0  # slabs with live pieces
+        self.freed = 0
+        """How often a slab has come free: to be read before `take`, and given to `wait` where that found no room."""
+        self._timer: threading.Timer | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes that the pool holds, in use or not."""
+        return self._size
+
+    def take(self, size: int, limit: int | None) -> Piece | None:
+        """`size` bytes; None where the pool would grow beyond the limit, and something is in use that will come free.
+
+        limit: bytes; None: no limit.
+        """
+        with self._lock:
+            slab = self._open
+            if slab is None or slab.used + size > len(slab.memory):
+                slab = self._next(size, limit)
+                if slab is None:
+                    return None
+            start = slab.used
+            slab.used = min(len(slab.memory), -(-(start + size) // _ALIGN) * _ALIGN)
+            self._in_use += slab.live == 0
+            slab.live += 1
+            return Piece(self, slab, slab.memory[start : start + size])
+
+    def _next(self, size: int, limit: int | None) -> _Slab | None:
+        """Make another slab the open one."""
+        found = next((slab for slab in self._free if len(slab.memory) >= size), None)
+        if found is not None:
+            self._free.remove(found)
+        else:
+            wanted = max(size, SLAB)
+            if limit is not None and self._size + wanted > limit:
+                if self._in_use:
+                    return None
+                self._drop()  # too small ones, which are all free
+            found = _Slab(self._allocate(wanted))
+            self._size += wanted
+        old, self._open = self._open, found
+        if old is not None and old.live == 0:
+            self._free.append(old)
+        return found
+
+    def _give_back(self, slab: _Slab) -> None:
+        with self._lock:
+            slab.live -= 1
+            if slab.live == 0:
+                slab.used = 0
+                self._in_use -= 1
+                self.freed += 1
+                if slab is not self._open:
+                    self._free.append(slab)
+                self._room.notify_all()
+
+    def wait(self, freed: int, may_go_on: Callable[[], bool]) -> None:
+        """Return when more has come free than `freed`, or once `may_go_on` says so; it is asked again after `wake`."""
+        with self._lock:
+            self._room.wait_for(lambda: self.freed != freed or may_go_on())
+
+    def wake(self) -> None:
+        """Have those who wait ask again."""
+        with self._lock:
+            self._room.notify_all()
+
+    # -- between commits -----------------------------------------------------------------------------------------------
+
+    def use(self, allocate: Callable[[int], Bytes]) -> None:
+        """Take new slabs in another way, as pinned memory; free ones of before are dropped."""
+        with self._lock:
+            if allocate is not self._allocate:
+                self._allocate = allocate
+                self._drop()
+
+    def rest(self) -> None:
+        """Nobody needs the pool for now: if that stays so for POOL_IDLE seconds, its memory is given up."""
+        with self._lock:
+            self._cancel()
+            if self._size:
+                self._timer = threading.Timer(POOL_IDLE, self.give_up)
+                self._timer.daemon = True
+                try:
+                    self._timer.start()
+                except RuntimeError:  # the interpreter is about to end, and with it the memory
+                    self._timer = None
+
+    def work(self) -> None:
+        """Somebody is about to need it."""
+        with self._lock:
+            self._cancel()
+
+    def give_up(self) -> None:
+        """Free the memory that nothing is in."""
+        with self._lock:
+            self._cancel()
+            self._drop()
+
+    def _cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _drop(self) -> None:
+        if self._open is not None and self._open.live == 0:
+            self._free.append(self._open)
+            self._open = None
+        self._size -= sum(len(slab.memory) for slab in self._free)
+        self._free.clear()
+
+
+def _plain(size: int) -> Bytes:
+    return np.empty(size, np.uint8)
