@@ -177,10 +177,11 @@ def open_tensor(repository: History, commits: CommitReader, commit: bytes, path:
     if released and isinstance(root, Map):
         root = Map(tuple([(key, item) for key, item in root.entries if key not in released]))
     found = find(root, path, objects.tree)
-    if len(found) == 1:
-        full, record = found[0]
-        if isinstance(record, (TensorRecord, ArrayRecord)):
-            return TensorHandle(repository, commit, full, record, objects)
+    tensors = [(full, item) for full, item in found if isinstance(item, (TensorRecord, ArrayRecord))]
+    if len(tensors) == 1:
+        return TensorHandle(repository, commit, *tensors[0], objects)
+    if tensors:
+        raise _ambiguous(path, [full for full, _ in tensors])
     if not found:
         _check_not_released(released, path)
     raise _unknown(objects, root, path, found)
@@ -197,15 +198,16 @@ def _check_not_released(released: tuple[str, ...], path: str) -> None:
                 )
 
 
+def _ambiguous(path: str, paths: list[str]) -> UnknownPathError:
+    if len(set(paths)) > 1:
+        problem, remedy = f"{path} could be any of {', '.join(paths)}", "write the dots in keys as \\."
+    else:
+        problem, remedy = f"{path} is the path of {len(paths)} tensors, by keys of different types", "load() them"
+    return UnknownPathError(problem, path=path, remedy=remedy)
+
+
 def _unknown(objects: Objects, root: Value, path: str, found: list[tuple[str, Value]]) -> UnknownPathError:
     shown = path or "the root of the state"
-    if len(found) > 1:
-        paths = {full for full, _ in found}
-        if len(paths) == 1:
-            problem, remedy = f"{shown} is the path of {len(found)} leaves, by keys of different types", "load() them"
-        else:
-            problem, remedy = f"{shown} could be any of {', '.join(sorted(paths))}", "write the dots in keys as \\."
-        return UnknownPathError(problem, path=path, remedy=remedy)
     under = expand(found[0][1] if found else root, objects.tree)
     leaves = list(whole_leaves(under, found[0][0] if found else ""))
     tensors = [full for full, leaf in leaves if isinstance(leaf, _RECORDS)]
@@ -230,10 +232,7 @@ def _dtype(record: _Record, path: str) -> torch.dtype | np.dtype[Any]:
             )
         return found
     try:
-        made = dtype_of(record.dtype)
-        if made.subdtype is not None:
-            raise ValueError("an array whose dtype is an array itself")
-        return made
+        return dtype_of(record.dtype)
     except LeafError as error:
         raise UnsupportedTypeError(error.problem, path=path, remedy=error.remedy) from error
     except (TypeError, ValueError) as error:
