@@ -10,7 +10,6 @@ Decoding takes nothing on trust: every field is checked before it is used.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from math import prod
 from typing import Any, Final
 
 import msgspec
@@ -30,7 +29,6 @@ from casckpt.objects.values import (
     TreeRef,
     Typed,
     Value,
-    reach,
 )
 
 LIST, TUPLE, MAP, TYPED = range(1, 5)  # and TENSOR = 5
@@ -292,14 +290,9 @@ class _Decoder:
         size = ITEM_SIZE.get(record.dtype)
         if size is None:
             raise NewerFormatError(f"a tensor of unknown dtype {record.dtype!r}", remedy="open it with a later casckpt")
-        if record.stride is None:
-            elements = prod(record.shape)
-            end = record.offset + elements if elements else 0
-        elif len(record.stride) != len(record.shape):
+        if record.stride is not None and len(record.stride) != len(record.shape):
             raise CorruptObjectError("a tensor record has another number of strides than of dimensions")
-        else:
-            end = reach(record.shape, record.stride, record.offset)
-        if end * size > length:
+        if record.end * size > length:
             raise CorruptObjectError(f"a tensor of shape {record.shape} reaches past its {length} stored bytes")
         return record
 

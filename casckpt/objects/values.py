@@ -8,6 +8,8 @@ holds Python code, and reading one never runs any.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
 from typing import Annotated, Final, TypeAlias
 
 import msgspec
@@ -65,7 +67,14 @@ class TensorRecord(msgspec.Struct, frozen=True, array_like=True, tag=TENSOR, for
     @property
     def elements(self) -> int:
         """How many elements the tensor shows."""
-        return _product(self.shape)
+        return prod(self.shape)
+
+    @property
+    def end(self) -> int:
+        """Elements from the start of the stored span to just past the last one that the tensor touches; 0 if none."""
+        if self.stride is not None:
+            return reach(self.shape, self.stride, self.offset)
+        return self.offset + self.elements if 0 not in self.shape else 0
 
     @property
     def nbytes(self) -> int:
@@ -132,13 +141,7 @@ Record: TypeAlias = TensorRecord | ArrayRecord | BlobRecord
 Value: TypeAlias = Plain | list["Value"] | tuple["Value", ...] | Map | Typed | Record | TreeRef | Paged
 
 
-def _product(numbers: tuple[int, ...]) -> int:
-    total = 1
-    for number in numbers:
-        total *= number
-    return total
-
-
+@lru_cache(maxsize=1024)  # the tensors of a state have few shapes
 def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Strides in elements of a row-major tensor: (2, 3, 4) -> (12, 4, 1). An empty dimension counts as one."""
     strides: list[int] = []

@@ -12,7 +12,7 @@ import torch
 
 from casckpt.errors import CasckptError, CorruptObjectError, UnsupportedTypeError
 from casckpt.objects.paths import child
-from casckpt.objects.values import ITEM_SIZE, ArrayRecord, BlobRecord, Map, TensorRecord, Typed, Value, reach
+from casckpt.objects.values import ITEM_SIZE, ArrayRecord, BlobRecord, Map, TensorRecord, Typed, Value
 from casckpt.tensors import codecs
 from casckpt.tensors.leaf import LeafError
 from casckpt.tensors.memory import Held, Memory
@@ -36,10 +36,10 @@ class _Inflater:
         self._held: Iterator[Held] = iter(memory.held)
 
     def item(self, value: Value, path: str) -> Any:
-        if value is None or isinstance(value, (bool, int, float, str, bytes)):
-            return value
         if isinstance(value, TensorRecord):
             return _tensor(value, next(self._held), path)
+        if value is None or isinstance(value, (bool, int, float, str, bytes)):
+            return value
         if isinstance(value, Map):
             return self._dict(value, path)
         if isinstance(value, list):
@@ -127,11 +127,16 @@ def _tensor(record: TensorRecord, held: Held, path: str) -> torch.Tensor:
             remedy="load it with the torch that saved it, or a later one",
         )
     # set_() makes a storage that is too short longer, and shows what it finds there
-    if reach(record.shape, record.strides, record.offset) * ITEM_SIZE[record.dtype] > held.nbytes():
+    if record.end * ITEM_SIZE[record.dtype] > held.nbytes():
         raise CorruptObjectError(f"at {path}: a tensor reaches past its {held.nbytes()} bytes")
-    # an empty tensor of the dtype comes from a view, since torch warns where one of complex32 is made
-    empty = torch.empty(0, dtype=torch.uint8, device=held.device).view(dtype)
     try:
-        return with_flags(empty.set_(held, record.offset, record.shape, record.strides), record.flags)
+        made = _empty(dtype, held.device).set_(held, record.offset, record.shape, record.strides)
+        return with_flags(made, record.flags)
     except (ValueError, RuntimeError) as error:
         raise CorruptObjectError(f"at {path}: {error}") from error
+
+
+def _empty(dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    if dtype is torch.complex32:  # torch warns where one is made, but not of a view
+        return torch.empty(0, dtype=torch.uint8, device=device).view(dtype)
+    return torch.empty(0, dtype=dtype, device=device)
