@@ -123,7 +123,7 @@ def lay_out(view: View) -> Layout:
     for stride, size, at in sorted(zip(view.strides, view.shape, range(len(view.shape)), strict=True)):
         if size == 1 or stride == 0:
             continue
-        if not steps and stride <= run:  # no gap between them
+        if stride <= run:  # no gap between them
             run += (size - 1) * stride
             held = run
             strides[at] = stride
