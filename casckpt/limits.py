@@ -57,12 +57,15 @@ CHECK_BATCH: Final = 256 * MIB
 CHECK_KEYS: Final = 1 << 16
 
 # -- writing -----------------------------------------------------------------------------------------------------------
-# Bytes of frames put in one transaction: 1.3-1.6 GB/s synced; much larger ones are slower and hold the writer lock.
+# Bytes of frames that gc and compact read or write in one transaction.
 WRITE_BATCH: Final = 64 * MIB
+# Bytes of frames that a save writes in one transaction. From 16 to 128 MiB it makes no difference to the speed; LMDB
+# holds them in memory once more until they are written.
+SAVE_BATCH: Final = 32 * MIB
 # Frames of no more bytes than these are written by the transaction that publishes their commit: one sync less.
 PUBLISHED_WITH: Final = 4 * MIB
 # Bytes of the staging pool that a commit which the caller waits for makes do with.
-SAVE_MEMORY: Final = 128 * MIB
+SAVE_MEMORY: Final = 96 * MIB
 # Seconds after the last commit when the memory of the staging pool is given up.
 POOL_IDLE: Final = 60.0
 # The longest that gc holds the writer lock in one transaction, and its rest between two, in seconds. Without the rest a

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from casckpt.errors import MissingObjectError
 from casckpt.history.fetch import SPACE_OF, Objects
 from casckpt.history.records import BRANCH, Figures, gc_epoch, get_mark, move_ref, put_figures
-from casckpt.limits import KIB, PUBLISHED_WITH, WRITE_BATCH
+from casckpt.limits import KIB, PUBLISHED_WITH, SAVE_BATCH
 from casckpt.objects.codec import encode
 from casckpt.objects.commit import CommitObject, pack_commit, unpack_commit
 from casckpt.objects.ids import IdScheme, Kind
@@ -137,12 +137,12 @@ class Ingest:
         self.waiting_bytes += size
 
     def flush(self) -> None:
-        """Write what is waiting, in transactions of about WRITE_BATCH bytes. One thread at a time.
+        """Write what is waiting, in transactions of about SAVE_BATCH bytes. One thread at a time.
 
         Raises:
             StoreFullError, StoreFailedError
         """
-        while batch := self._batch(WRITE_BATCH):
+        while batch := self._batch(SAVE_BATCH):
             try:
                 lost = batch
                 while lost:
@@ -239,7 +239,7 @@ class Ingest:
             epoch = gc_epoch(now)
             for kind, oid, frame in self._missing(now):
                 self._take(kind, oid, bytes(frame))  # a view would end with a snapshot that `flush` may give up
-                if self.waiting_bytes >= WRITE_BATCH:
+                if self.waiting_bytes >= SAVE_BATCH:
                     self.flush()
         self.flush()
         self._epoch = epoch

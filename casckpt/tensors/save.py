@@ -22,7 +22,7 @@ import torch
 import xxhash
 
 from casckpt.history.ingest import Base, Ingest
-from casckpt.limits import KIB, MIB, WRITE_BATCH
+from casckpt.limits import KIB, MIB, SAVE_BATCH
 from casckpt.objects.codec import encode_in_place
 from casckpt.objects.frame import head_size
 from casckpt.objects.ids import IdScheme, Kind
@@ -356,7 +356,7 @@ class _Writer:
 
     def look(self) -> None:
         """Something was added."""
-        if self._ingest.waiting_bytes >= WRITE_BATCH:
+        if self._ingest.waiting_bytes >= SAVE_BATCH:
             self._wake()
 
     def hurry(self) -> None:
@@ -380,7 +380,7 @@ class _Writer:
     def _run(self) -> None:
         while True:
             with self._lock:
-                self._news.wait_for(lambda: self._hurry or self._ending or self._ingest.waiting_bytes >= WRITE_BATCH)
+                self._news.wait_for(lambda: self._hurry or self._ending or self._ingest.waiting_bytes >= SAVE_BATCH)
                 if self._ending:
                     return
                 self._hurry = False

@@ -108,8 +108,10 @@ def test_every_hash_and_codec_round_trips_across_reopening(tmp_path, hash, codec
 
 
 def test_chunks_larger_than_the_staging_buffer_and_many_flushes(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("casckpt.tensors.save.WRITE_BATCH", 5000)
-    monkeypatch.setattr("casckpt.history.ingest.WRITE_BATCH", 5000)
+    monkeypatch.setattr("casckpt.tensors.save.SAVE_BATCH", 5000)
+    monkeypatch.setattr("casckpt.history.ingest.SAVE_BATCH", 5000)
+    monkeypatch.setattr("casckpt.tensors.staging.SLAB", 3000)
+    monkeypatch.setattr("casckpt.tensors.committing.SAVE_MEMORY", 10_000)
     state = {str(n): torch.randn(3000) for n in range(5)}
     for chunk_size in (1024, 8192):
         with casckpt.open(tmp_path / str(chunk_size), chunk_size=chunk_size) as repo:
@@ -169,7 +171,9 @@ def test_a_commit_on_a_released_base_stores_what_it_needs_again(repo) -> None:
     assert_same(state, repo.load())
 
 
-def test_what_was_collected_before_it_was_published_is_saved_again(repo, monkeypatch) -> None:
+def test_what_was_collected_before_it_was_published_is_written_again(repo, monkeypatch) -> None:
+    monkeypatch.setattr("casckpt.history.ingest.PUBLISHED_WITH", 0)
+    monkeypatch.setattr("casckpt.tensors.save.SAVE_BATCH", 0)  # each chunk is a batch
     repo.commit({"w": torch.zeros(3000)})
     other = Repository(repo.store)
     publish = Ingest.publish
