@@ -126,7 +126,8 @@ class _Flattener:
         self._enter(items, path)
         entries: list[tuple[Value, Value]] = []
         simple = True
-        for key, item in list(items.items()):
+        # of a copy, since other threads may change it; no list of pairs, which the garbage collector would go through
+        for key, item in items.copy().items():
             name: Value = key
             if type(key) is not str:
                 name = _Flattener(plain=True).value(key, child(path, readable(key)), depth + 1)
