@@ -129,7 +129,10 @@ class _Trial:
         tried: Any = item
         key: Hashable = None
         if isinstance(item, torch.Tensor) and item.layout is torch.strided:
-            tried, key = torch.empty(0, dtype=torch.uint8).view(item.dtype), item.dtype
+            tried, key = torch.empty(0, dtype=torch.uint8).view(item.dtype), (kind, item.dtype, item.requires_grad)
+            if kind is torch.nn.Parameter:
+                tried = torch.nn.Parameter(tried, requires_grad=False)
+            tried.requires_grad_(item.requires_grad)
         elif kind in (np.ndarray, np.memmap) and item.size:  # empty bytes are pickled in a way of their own
             tried, key = np.zeros(1, item.dtype), (item.dtype, item.dtype.char)
         if key is None:
