@@ -5,10 +5,10 @@ Names are imported when they are first used, so that looking at a store does not
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as type checkers see it; to import `typing` would take nearly as long as Python itself to start
 if TYPE_CHECKING:
+    from typing import Any
+
     from casckpt.history.commits import Commit as Commit
     from casckpt.history.retention import Keep as Keep
     from casckpt.tensors.codecs import register as register
@@ -37,6 +37,8 @@ __all__ = ["Checkpointer", "Commit", "Keep", "Repository", "load", "open", "regi
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'casckpt' has no attribute {name!r}")
+    from importlib import import_module
+
     module, attribute = _HOME[name]
     found = globals()[name] = getattr(import_module(module), attribute)
     return found

@@ -1,6 +1,7 @@
 """A handle on one store, and what is done to the store as a whole: counting, pruning, collecting.
 
-`casckpt.history.repository` adds the history that people move in.
+`casckpt.history.repository` adds the history that people move in. What few need is imported where it is used, here and
+there, so that opening a store does not wait for it.
 """
 
 from __future__ import annotations
@@ -10,16 +11,16 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Self
 
-from casckpt.history.gc import GcReport, collect
-from casckpt.history.prune import PruneReport, prune
-from casckpt.history.retention import Keep
-from casckpt.history.stats import Stats, stats
 from casckpt.objects.commit import CommitObject
 from casckpt.objects.ids import id_scheme
 from casckpt.store.protocol import BackupReport, CompactReport, Progress, Store, no_progress
 
 if TYPE_CHECKING:
     from casckpt.history.fsck.report import FsckReport
+    from casckpt.history.gc import GcReport
+    from casckpt.history.prune import PruneReport
+    from casckpt.history.retention import Keep
+    from casckpt.history.stats import Stats
 
 
 class Maintained:
@@ -54,6 +55,8 @@ class Maintained:
 
     def stats(self) -> Stats:
         """How much the store holds, and in how many bytes."""
+        from casckpt.history.stats import stats
+
         return stats(self.store, self.scheme)
 
     def prune(self, keep: Keep, *, dry_run: bool = False) -> PruneReport:
@@ -61,6 +64,8 @@ class Maintained:
 
         Bytes come back with the next `gc`. Commits stay in the log, marked as pruned. dry_run: only say it.
         """
+        from casckpt.history.prune import prune
+
         return prune(self.store, self.scheme, self._known, keep, dry_run=dry_run)
 
     def gc(self, *, dry_run: bool = False, progress: Progress = no_progress) -> GcReport:
@@ -73,6 +78,8 @@ class Maintained:
             StoreBusyError: it is under way elsewhere.
             MissingObjectError, CorruptObjectError: the store is damaged; nothing live was deleted.
         """
+        from casckpt.history.gc import collect
+
         with self._collecting:
             return collect(self.store, self.scheme, dry_run=dry_run, progress=progress)
 
@@ -91,7 +98,7 @@ class Maintained:
             ValueError: the subset is none.
             StoreFailedError, StoreClosedError, ForkedStoreError: the store cannot be read at all.
         """
-        from casckpt.history.fsck.check import fsck  # here, since few need it
+        from casckpt.history.fsck.check import fsck
         from casckpt.history.fsck.subset import parse_subset
 
         chosen = None if subset is None else parse_subset(subset)

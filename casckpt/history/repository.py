@@ -13,16 +13,13 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from casckpt.errors import RefError, RefExistsError, RefNotFoundError
 from casckpt.history.commits import Commit, CommitReader, Walk
-from casckpt.history.diff import Change, Side, changes, pairs
 from casckpt.history.fetch import Objects
 from casckpt.history.ingest import Ingest
-from casckpt.history.listing import Leaf, list_leaves
 from casckpt.history.maintained import Maintained
-from casckpt.history.parts import Part, parts
 from casckpt.history.records import (
     BRANCH,
     TAG,
@@ -37,13 +34,17 @@ from casckpt.history.records import (
     set_head,
 )
 from casckpt.history.refs import Ref, ReflogEntry, list_moves, list_refs
-from casckpt.history.reinstate import Wanted, reinstate
 from casckpt.history.revisions import Resolver
 from casckpt.objects.names import check_ref_name
 from casckpt.objects.paths import Globs
 from casckpt.objects.tree import shallow
 from casckpt.objects.values import Map, Value
 from casckpt.store.protocol import Reader, Store
+
+if TYPE_CHECKING:
+    from casckpt.history.diff import Change, Side
+    from casckpt.history.listing import Leaf
+    from casckpt.history.parts import Part
 
 T = TypeVar("T")
 
@@ -141,6 +142,7 @@ class History(Maintained):
         Raises:
             UnknownRevisionError, AmbiguousRevisionError, PrunedCommitError
         """
+        from casckpt.history.diff import changes, pairs
 
         def work(commits: CommitReader) -> list[Change]:
             before, after = self.sides(commits, old, new)
@@ -150,6 +152,8 @@ class History(Maintained):
 
     def sides(self, commits: CommitReader, *revisions: str) -> list[Side]:
         """The states of commits within one transaction, to be compared: without parts that any of them has released."""
+        from casckpt.history.diff import Side
+
         ids = [self._resolve(commits, revision) for revision in revisions]
         reader, objects = commits.objects.reader, commits.objects
         for oid in ids:
@@ -166,6 +170,7 @@ class History(Maintained):
         Raises:
             UnknownRevisionError, AmbiguousRevisionError, PrunedCommitError
         """
+        from casckpt.history.listing import list_leaves
 
         def work(commits: CommitReader) -> list[Leaf]:
             oid = self._resolve(commits, revision)
@@ -182,6 +187,8 @@ class History(Maintained):
         Raises:
             UnknownRevisionError, AmbiguousRevisionError, PrunedCommitError
         """
+        from casckpt.history.parts import parts
+
         with self.store.read() as reader:
             commits = self._commits(reader)
             oid = self._resolve(commits, revision)
@@ -323,6 +330,8 @@ class History(Maintained):
             RestoreMismatchError: the earlier commit has no such part.
             RefMovedError: somebody else moved the branch since this handle last looked.
         """
+        from casckpt.history.reinstate import Wanted, reinstate
+
         chosen = None if parts is None else tuple(dict.fromkeys(parts))
         with self._lock, Ingest(self.store, self.scheme, self.store.format.codec) as ingest:
             self._settle()

@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Final, Self
 import lmdb
 
 from casckpt.errors import CorruptObjectError, StoreBusyError, StoreClosedError
-from casckpt.store import backup, compact, filesystem, openers
+from casckpt.store import filesystem, openers
 from casckpt.store.environment import Environment
 from casckpt.store.locks import FileLock
 from casckpt.store.opening import Wanted, acquire, release
-from casckpt.store.pages import check_pages, lost_head
 from casckpt.store.protocol import (
     MAX_KEY,
     BackupReport,
@@ -334,6 +333,8 @@ class LmdbStore:
 
     def check_pages(self, *, values: bool) -> Pages:
         """Look at every page of the file by plain reads, as one transaction left it; others may write meanwhile."""
+        from casckpt.store.pages import check_pages, lost_head  # here, since few need it
+
         for _ in range(_TRIES):
             with self.read() as reader:  # what it shows is not used again while it lives
                 transaction = reader._raw().id()
@@ -344,6 +345,8 @@ class LmdbStore:
 
     def compact(self, *, dry_run: bool = False, progress: Progress = no_progress) -> CompactReport:
         """Rewrite the file without its free pages, alone; the protocol says what is raised."""
+        from casckpt.store import compact  # here, since few need it
+
         self._environment.check(self._handle)
         if dry_run:
             return compact.foresee(self._environment, self.size())
@@ -351,6 +354,8 @@ class LmdbStore:
 
     def backup(self, destination: str | os.PathLike[str], *, progress: Progress = no_progress) -> BackupReport:
         """Copy the store into another folder while it is in use; the protocol says what is raised."""
+        from casckpt.store import backup  # here, since few need it
+
         return backup.backup(self._environment, self._handle, Path(destination), progress)
 
     def close(self) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import builtins
 import inspect
+import pkgutil
 import re
-import sys
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +35,18 @@ def _public(cls: type) -> list[str]:
     return sorted({name for base in own for name in vars(base) if not name.startswith("_")})
 
 
-def _classes(annotation: object, module: str) -> list[type]:
+@cache
+def _known() -> dict[str, type]:
+    """casckpt's own classes by their names, without errors: a module may import those that it only names for type checkers."""
+    modules = [import_module(found.name) for found in pkgutil.walk_packages(casckpt.__path__, "casckpt.")]
+    members = [member for module in modules for member in vars(module).values() if isinstance(member, type)]
+    own = [cls for cls in members if cls.__module__.startswith("casckpt.") and cls.__module__ != errors.__name__]
+    return {cls.__name__: cls for cls in own}
+
+
+def _classes(annotation: object) -> list[type]:
     """casckpt's own classes in an annotation, which is text."""
-    names = re.findall(r"\b[A-Z]\w+", str(annotation))
-    found = [getattr(sys.modules[module], name, None) for name in names]
-    return [cls for cls in found if isinstance(cls, type) and cls.__module__.startswith("casckpt.")]
+    return [_known()[name] for name in re.findall(r"\b[A-Z]\w+", str(annotation)) if name in _known()]
 
 
 def _given_back(cls: type) -> set[type]:
@@ -47,12 +56,12 @@ def _given_back(cls: type) -> set[type]:
         member = inspect.getattr_static(cls, name)
         function = member.fget if isinstance(member, property) else member
         if inspect.isfunction(function):
-            found.update(_classes(function.__annotations__.get("return"), function.__module__))
+            found.update(_classes(function.__annotations__.get("return")))
     pending = list(found)
     while pending:
         one = pending.pop()
         for annotation in getattr(one, "__annotations__", {}).values():
-            new = set(_classes(annotation, one.__module__)) - found
+            new = set(_classes(annotation)) - found
             found |= new
             pending += new
     return found

@@ -136,20 +136,20 @@ def test_what_gc_takes_meanwhile_is_written_again(
     store, monkeypatch: pytest.MonkeyPatch, parts: list[str] | None
 ) -> None:
     """The commit is pruned and collected between the look at it and the publishing."""
-    from casckpt.history import repository
+    from casckpt.history import reinstate as module
 
     history, other = History(store), History(store)
     for step in range(3):
         commit(history, {"model": runs(step), "ema": runs(10 + step)})
     expected = {"model": runs(0), "ema": runs(12 if parts == ["model"] else 10)}
-    reinstate = repository.reinstate
+    reinstate = module.reinstate
 
     def collected_meanwhile(ingest, commits, wanted, **options):
         other.prune(Keep(last=1))
         assert other.gc().chunks > 0
         return reinstate(ingest, commits, wanted, **options)
 
-    monkeypatch.setattr(repository, "reinstate", collected_meanwhile)
+    monkeypatch.setattr(module, "reinstate", collected_meanwhile)
     history.reinstate("HEAD~2", parts=parts)
     assert load(history, "HEAD") == expected
     assert other.gc().chunks == 0
