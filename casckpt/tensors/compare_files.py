@@ -27,7 +27,7 @@ from casckpt.store.protocol import Progress, no_progress
 from casckpt.tensors.compare import compare
 from casckpt.tensors.flatten import Span, flatten
 from casckpt.tensors.inflate import inflate
-from casckpt.tensors.load import fill
+from casckpt.tensors.load import Region, fill, node_of
 from casckpt.tensors.memory import Held, Memory
 from casckpt.tensors.save import Known, Save, Settings
 from casckpt.tensors.staging import Pool
@@ -82,8 +82,7 @@ class _Loader:
         if self._last is None or self._last[0] != kind:
             self._last = None  # before the next one is taken
             memory = Memory.for_value(record)
-            for target in memory.targets:
-                fill(self._objects, target.ref, target.out)
+            fill(self._objects, [Region(node_of(self._objects, one.ref), one.out) for one in memory.targets])
             self._last = kind, memory.held[0]
         memory = Memory()
         memory.held.append(self._last[1])

@@ -5,16 +5,16 @@ A tensor whose elements lie side by side as they were saved is written where it 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from msgspec.structs import replace
 
-from casckpt.errors import CorruptObjectError, RestoreMismatchError
+from casckpt.errors import RestoreMismatchError
 from casckpt.history.fetch import Objects
-from casckpt.objects.codec import decode_into
-from casckpt.objects.ids import Kind
-from casckpt.objects.node import NodeRef, chunk_bounds
+from casckpt.objects.node import NodeRef
 from casckpt.objects.values import ITEM_SIZE, TensorRecord
-from casckpt.tensors.load import fill, read
+from casckpt.tensors.load import Region, node_of, read, update
 from casckpt.tensors.torch_leaves import DTYPES
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
@@ -59,64 +59,51 @@ def check_fits(live: torch.Tensor, record: TensorRecord, path: str) -> None:
         raise RestoreMismatchError("the live tensor's storage was freed", path=path)
 
 
-def write(objects: Objects, live: torch.Tensor, record: TensorRecord) -> None:
-    """Write a record into a live tensor that it fits.
+def write(objects: Objects, writes: Iterable[tuple[torch.Tensor, TensorRecord]]) -> None:
+    """Write records into live tensors that they fit. Every node is looked up before the first byte is written.
 
     Raises:
-        CorruptObjectError, MissingObjectError: the tensor is then undefined.
+        CorruptObjectError, MissingObjectError: a node, and nothing was written; or a chunk, and the tensors are then
+            undefined.
     """
-    if live.numel() == 0:
-        return
-    if _lies_as_saved(live, record):
+    lying: list[torch.Tensor] = []
+    regions: list[Region] = []
+    small: list[tuple[torch.Tensor, bytes]] = []
+    apart: list[tuple[torch.Tensor, TensorRecord]] = []
+    for live, record in writes:
+        if live.numel() == 0:
+            continue
         start = record.offset * ITEM_SIZE[record.dtype]
-        out = _bytes(live)
-        if isinstance(record.storage, NodeRef):
-            changed = fill_region(objects, record.storage, start, out)
+        node = node_of(objects, record.storage) if isinstance(record.storage, NodeRef) else None
+        if not _lies_as_saved(live, record):
+            apart.append((live, record))
+        elif node is not None:
+            lying.append(live)
+            regions.append(Region(node, _bytes(live), start))
         else:
             assert isinstance(record.storage, bytes)
-            held = record.storage[start : start + len(out)]
-            changed = out != held
-            if changed:
-                out[:] = held
-        if changed and not live.is_inference():
-            torch.autograd.graph.increment_version(live)
-        return
-    loaded = read_tensor(objects, record)
-    with torch.no_grad():
-        live.copy_(loaded)
+            small.append((live, record.storage[start : start + live.numel() * live.element_size()]))
+    changed: set[int] = set()
+    try:
+        update(objects, regions, changed)
+    finally:
+        for index in changed:
+            _count_write(lying[index])
+    for live, held in small:
+        out = _bytes(live)
+        if out != held:
+            out[:] = held
+            _count_write(live)
+    for live, record in apart:  # one after the other, so that there is never a second state in memory
+        loaded = read_tensor(objects, record)
+        with torch.no_grad():
+            live.copy_(loaded)
 
 
-def fill_region(objects: Objects, ref: NodeRef, start: int, out: memoryview) -> int:
-    """Write the bytes from `start` on of a saved storage into `out`; returns the bytes of the chunks that differed.
-
-    Raises:
-        CorruptObjectError, MissingObjectError: `out` is then undefined.
-    """
-    if start == 0 and len(out) == ref.length:
-        return fill(objects, ref, out, differing_only=True)
-    node = objects.node(ref.id)
-    end = start + len(out)
-    if node.length != ref.length or end > node.length:
-        raise CorruptObjectError(f"node {ref.id.hex()} spans {node.length} bytes where {ref.length} are expected")
-    written = 0
-    for oid, (low, high) in zip(node.ids(), chunk_bounds(node.length, node.chunk_size), strict=True):
-        first, last = max(low, start), min(high, end)
-        if first >= last:
-            continue
-        part = out[first - start : last - start]
-        if (first, last) == (low, high):  # the whole chunk is the tensor's
-            if objects.scheme.digest(Kind.CHUNK, part) == oid:
-                continue
-            decode_into(objects.scheme, oid, objects.frame(Kind.CHUNK, oid), part)
-        else:
-            chunk = memoryview(bytearray(high - low))
-            decode_into(objects.scheme, oid, objects.frame(Kind.CHUNK, oid), chunk)
-            held = chunk[first - low : last - low]
-            if part == held:
-                continue
-            part[:] = held
-        written += len(part)
-    return written
+def _count_write(live: torch.Tensor) -> None:
+    """Let autograd know that the tensor is not what it was."""
+    if not live.is_inference():
+        torch.autograd.graph.increment_version(live)
 
 
 def equal_bytes(objects: Objects, one: TensorRecord, other: TensorRecord) -> bool:

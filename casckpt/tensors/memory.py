@@ -17,13 +17,15 @@ from casckpt.objects.node import NodeRef
 from casckpt.objects.paths import children
 from casckpt.objects.values import ArrayRecord, BlobRecord, Map, Record, Storage, TensorRecord, Typed, Value
 from casckpt.tensors.numpy_leaves import Array
+from casckpt.tensors.reuse import Reuse
 
 Held: TypeAlias = torch.UntypedStorage | Array
 """The memory of one storage: of a tensor's as torch has it, of any other as flat bytes."""
 
 
-Take: TypeAlias = Callable[[Record, str], Held]
-"""Gives the memory that holds the bytes of a record's storage already, by the record and its path."""
+Take: TypeAlias = Callable[[Record, str], Held | None]
+"""Gives the memory that holds the bytes of a record's storage already, by the record and its path; None: it is to be
+taken and filled as any other."""
 
 
 def records(value: Value, path: str = "") -> Iterator[tuple[str, Record]]:
@@ -39,19 +41,25 @@ def records(value: Value, path: str = "") -> Iterator[tuple[str, Record]]:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Bytes that are still to be filled in. path: of the first leaf over them. out: `ref.length` bytes, writable."""
+    """Bytes that are still to be filled in.
+
+    path: of the first leaf over them. out: `ref.length` bytes, writable. fresh: whether nobody had them before.
+    """
 
     path: str
     ref: NodeRef
     out: memoryview
+    fresh: bool
 
 
 class Memory:
     """Destinations for the bytes of a value's records, in the order in which `inflate` meets these."""
 
-    __slots__ = ("_aliases", "held", "targets")
+    __slots__ = ("_aliases", "_reuse", "_take", "held", "targets")
 
-    def __init__(self) -> None:
+    def __init__(self, take: Take | None = None, reuse: Reuse | None = None) -> None:
+        self._take = take
+        self._reuse = reuse
         self.targets: list[Target] = []
         """What is still to be filled before `inflate`."""
         self.held: list[Held] = []
@@ -59,60 +67,73 @@ class Memory:
         self._aliases: dict[int, tuple[Storage, Held]] = {}
 
     @classmethod
-    def for_value(cls, value: Value, take: Take | None = None) -> Memory:
+    def for_value(cls, value: Value, take: Take | None = None, reuse: Reuse | None = None) -> Memory:
         """The memory for an expanded value. What stands in the records themselves is in it already.
 
         take: gives the memory of storages that others hold already; None: it is taken here, and to be filled.
+        reuse: memory that may be taken for the storages of tensors instead of fresh one.
 
         Raises:
             CorruptObjectError: one alias names two storages, or the value is not expanded.
             MemoryError: a storage is larger than the memory that can be had.
         """
-        memory = cls()
+        memory = cls(take, reuse)
         for path, record in records(value):
-            memory._add(record, path, take)
+            memory._add(record, path)
         return memory
 
     def move(self, device: torch.device) -> None:
         """Bring the storages of tensors to a device, one by one; once they are filled, and before `inflate`."""
         moved: dict[int, torch.UntypedStorage] = {}
         for index, held in enumerate(self.held):
-            if isinstance(held, torch.UntypedStorage):
+            if isinstance(held, torch.UntypedStorage) and held.device.type == "cpu":
                 if held._cdata not in moved:
                     flat = torch.empty(0, dtype=torch.uint8, device="cpu").set_(held)
                     moved[held._cdata] = flat.to(device).untyped_storage()
                 self.held[index] = moved[held._cdata]
 
-    def _add(self, record: Record, path: str, take: Take | None) -> None:
+    def _add(self, record: Record, path: str) -> None:
         alias = record.alias if isinstance(record, TensorRecord) else None
         if alias is not None and alias in self._aliases:
             storage, held = self._aliases[alias]
             if storage != record.storage:
                 raise CorruptObjectError(f"at {path}: tensors that share a storage name different ones")
         else:
-            outside = take is not None and isinstance(record.storage, NodeRef)
-            held = take(record, path) if take is not None and outside else self._take(record, path)
+            held = self._hold(record, path)
             if alias is not None:
                 self._aliases[alias] = (record.storage, held)
         self.held.append(held)
 
-    def _take(self, record: Record, path: str) -> Held:
+    def _hold(self, record: Record, path: str) -> Held:
+        """The memory of a record's storage."""
         storage = record.storage
         if isinstance(storage, int):
             raise CorruptObjectError(f"at {path}: a record of a state that was never saved")
-        length = storage.length if isinstance(storage, NodeRef) else len(storage)
-        held: Held
-        try:
-            if isinstance(record, TensorRecord):
-                tensor = torch.empty(length, dtype=torch.uint8, device="cpu")
-                held, out = tensor.untyped_storage(), tensor.numpy().data
-            else:
-                held = np.empty(length, np.uint8)
-                out = held.data
-        except (RuntimeError, ValueError, MemoryError) as error:
-            raise MemoryError(f"at {path}: no memory for the {length} bytes stored") from error
-        if isinstance(storage, NodeRef):
-            self.targets.append(Target(path, storage, out))
-        elif length:
-            out[:] = storage
+        if isinstance(storage, bytes):
+            held, out = _fresh(record, len(storage), path)
+            if storage:
+                out[:] = storage
+            return held
+        if self._take is not None and (taken := self._take(record, path)) is not None:
+            return taken
+        if self._reuse is not None and isinstance(record, TensorRecord):
+            used = self._reuse.take(record, path)
+            if used is not None:
+                flat = torch.empty(0, dtype=torch.uint8, device="cpu").set_(used)
+                self.targets.append(Target(path, storage, flat.numpy().data, fresh=False))
+                return used
+        held, out = _fresh(record, storage.length, path)
+        self.targets.append(Target(path, storage, out, fresh=True))
         return held
+
+
+def _fresh(record: Record, length: int, path: str) -> tuple[Held, memoryview]:
+    """New memory for a record's bytes, and a view of it."""
+    try:
+        if isinstance(record, TensorRecord):
+            tensor = torch.empty(length, dtype=torch.uint8, device="cpu")
+            return tensor.untyped_storage(), tensor.numpy().data
+        array = np.empty(length, np.uint8)
+        return array, array.data
+    except (RuntimeError, ValueError, MemoryError) as error:
+        raise MemoryError(f"at {path}: no memory for the {length} bytes stored") from error

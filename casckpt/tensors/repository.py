@@ -33,11 +33,15 @@ class Repository(Committing):
         *,
         paths: Iterable[str] | str | None = None,
         device: str | torch.device | None = None,
+        out: object = None,
     ) -> Any:
         """The state of a commit, every byte checked.
 
         paths: globs over `.`-joined paths, such as "model.*"; the result keeps its nesting. device: where all tensors
-        are to be; None: on the CPU.
+        are to be; None: on the CPU. out: a state that is of no more use, as an earlier `load` gave it: where a CPU
+        tensor of the same path, dtype, shape and layout stands in it, and shows all of its storage, the result's tensor
+        takes over that memory, which saves most of the time. Tensors of up to 4 KiB, and everything else, are made
+        anew. What was in the tensors of `out` is gone then, and undefined after an error; use `restore` for live ones.
 
         Raises:
             UnknownRevisionError, AmbiguousRevisionError, PrunedCommitError
@@ -47,6 +51,7 @@ class Repository(Committing):
         import torch
 
         from casckpt.tensors.load import load
+        from casckpt.tensors.reuse import Reuse
 
         place = None if device is None else torch.empty(0, device=device).device  # before anything is read
         globs = Globs.of(paths)
@@ -55,7 +60,9 @@ class Repository(Committing):
             oid = self._resolve(commits, revision)
             reader = commits.objects.reader
             check_not_pruned(reader, oid)
-            return load(commits.objects, commits.stored(oid).tree, get_mark(reader, oid).released, globs, place)
+            released = get_mark(reader, oid).released
+            reuse = None if out is None else Reuse(out)
+            return load(commits.objects, commits.stored(oid).tree, released, globs, place, reuse)
 
         return self.reading(work)
 

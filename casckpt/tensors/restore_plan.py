@@ -166,9 +166,8 @@ class Plan:
             raise
 
     def _carry_out(self, resolve: Resolve) -> None:
-        for write in self._writes.values():
-            if not write.by_call:
-                in_place.write(self._objects, write.live, write.record)
+        writes = [(write.live, write.record) for write in self._writes.values() if not write.by_call]
+        in_place.write(self._objects, writes)
         for step in self._settles:
             step(resolve)
         for path, step in self._calls:
