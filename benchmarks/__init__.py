@@ -1,1 +1,1 @@
-"""Figures that anyone can make again. Each module runs by itself: `python -m benchmarks.gc`."""
+"""Figures that anyone can make again: `python -m benchmarks` against peers, `python -m benchmarks.gc` and others alone."""
