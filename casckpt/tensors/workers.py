@@ -6,6 +6,7 @@ Threads are enough: what numpy, xxhash, zstandard and lmdb do to a chunk happens
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable
@@ -44,16 +45,20 @@ def each(work: Callable[[T], object], items: Iterable[T], *, threads: int) -> No
 
     helpers = [threading.Thread(target=run, name="casckpt-worker") for _ in range(min(threads, len(pieces)) - 1)]
     try:
-        for helper in helpers:
-            helper.start()
+        with contextlib.suppress(
+            RuntimeError
+        ):  # no more threads: the system's limit, or the interpreter is about to end
+            for helper in helpers:
+                helper.start()
         run()
-    finally:
-        while any(helper.is_alive() for helper in helpers):
-            try:
-                for helper in helpers:
-                    if helper.is_alive():
-                        helper.join()
-            except BaseException as error:  # an interrupt; what the others read and write must not be freed under them
-                failures.append(error)
+    except BaseException as error:  # an interrupt, between the items: the helpers are told by it to stop
+        failures.append(error)
+    while any(helper.is_alive() for helper in helpers):
+        try:
+            for helper in helpers:
+                if helper.is_alive():
+                    helper.join()
+        except BaseException as error:  # an interrupt; what the others read and write must not be freed under them
+            failures.append(error)
     if failures:
         raise failures[0]
