@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
+from _thread import LockType, allocate_lock, start_new_thread  # a Thread that is interrupted at its start hangs at exit
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 
@@ -27,38 +28,53 @@ def thread_count() -> int:
 def each(work: Callable[[T], object], items: Iterable[T], *, threads: int) -> None:
     """Call `work` with every item, in order of their beginning; returns when all are done.
 
-    threads: how many at once, the caller's included. The first error ends the work: items that are under way are
-    finished, no other is begun, and it is raised here.
+    threads: how many at once, the caller's included; fewer where no more are to be had. The first error ends the work:
+    items that are under way are finished, no other is begun, and it is raised here. So does an interrupt: what the
+    others read and write is not freed under them.
     """
     pieces = list(items)
-    feed = iter(pieces)  # of a list, so that taking the next is one step that no thread can be in the middle of
+    # Both of lists, so that to take the next, and to take all that are left, is one step that nothing can come into.
+    feed = iter(pieces)
+    at_work = [allocate_lock() for _ in range(min(threads, len(pieces)) - 1)]
+    door = iter(at_work)  # who comes too late finds none left, and begins nothing
+    outside: list[LockType] = []
+    done: list[LockType] = []
     failures: list[BaseException] = []
 
     def run() -> None:
         try:
             for item in feed:
-                if failures:
-                    return
                 work(item)
         except BaseException as error:
             failures.append(error)
+            deque(feed, 0)
 
-    helpers = [threading.Thread(target=run, name="casckpt-worker") for _ in range(min(threads, len(pieces)) - 1)]
+    def help_out() -> None:
+        mine = next(door, None)
+        if mine is not None:
+            run()
+            done.append(mine)
+            mine.release()
+
     try:
+        for lock in at_work:
+            lock.acquire()
         with contextlib.suppress(
             RuntimeError
         ):  # no more threads: the system's limit, or the interpreter is about to end
-            for helper in helpers:
-                helper.start()
+            for _ in at_work:
+                start_new_thread(help_out, ())
         run()
-    except BaseException as error:  # an interrupt, between the items: the helpers are told by it to stop
-        failures.append(error)
-    while any(helper.is_alive() for helper in helpers):
-        try:
-            for helper in helpers:
-                if helper.is_alive():
-                    helper.join()
-        except BaseException as error:  # an interrupt; what the others read and write must not be freed under them
-            failures.append(error)
+    finally:
+        while True:
+            try:
+                deque(feed, 0)  # something is left only after an interrupt
+                outside.extend(door)
+                for lock in at_work[: len(at_work) - len(outside)]:
+                    while lock not in done:
+                        lock.acquire()
+                break
+            except BaseException as error:  # another interrupt
+                failures.append(error)
     if failures:
         raise failures[0]

@@ -1,66 +1,142 @@
-"""Threads that work on chunks: every item is done once or the first error is told, with as many threads as there are."""
+"""Threads that work on chunks: every item once, and whatever ends the work, nobody is at it any more afterwards."""
 
 from __future__ import annotations
 
+import _thread
+import os
 import threading
+from typing import Any
 
 import pytest
 
-from casckpt.tensors.workers import each
+from casckpt.tensors.workers import each, thread_count
+from tests.processes import run
 
 
-def no_more_threads(*_args: object) -> None:
-    raise RuntimeError("can't create new thread at interpreter shutdown")
+@pytest.mark.parametrize("threads", [0, 1, 2, 5, 100])
+@pytest.mark.parametrize("items", [0, 1, 3, 500])
+def test_every_item_is_worked_on_once_in_order_by_no_more_threads(threads, items) -> None:
+    begun: list[int] = []
+    seen: set[int] = set()
+
+    def work(item: int) -> None:
+        begun.append(item)
+        seen.add(threading.get_ident())
+
+    each(work, iter(range(items)), threads=threads)
+    assert sorted(begun) == list(range(items))
+    assert len(seen) <= max(threads, 1)
+    if threads < 2:
+        assert begun == sorted(begun)
 
 
-@pytest.mark.parametrize("begun", [0, 1, 2])
-def test_where_no_more_threads_can_be_begun_those_that_are_there_do_the_work(monkeypatch, begun: int) -> None:
-    """From Python 3.12 on, none can be while the interpreter waits for a commit in flight at its end."""
-    start, left = threading.Thread.start, [begun]
+def test_as_many_are_at_work_at_once_as_were_asked_for() -> None:
+    together = threading.Barrier(4)
+    each(lambda item: together.wait(60), range(4), threads=4)
 
-    def few(thread: threading.Thread) -> None:
-        if not left[0]:
-            no_more_threads()
-        left[0] -= 1
-        start(thread)
 
-    monkeypatch.setattr(threading.Thread, "start", few)
+def test_no_thread_outlives_the_call() -> None:
+    before = _thread._count()
+    for _ in range(50):
+        each(lambda item: None, range(20), threads=4)
+        gone = threading.Event()
+        while _thread._count() > before:  # its last microseconds
+            gone.wait(0.001)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_first_error_ends_the_work_once_what_is_under_way_is_done(threads) -> None:
+    ended: list[int] = []
+    failed = threading.Event()
+
+    def work(item: int) -> None:
+        if item == 5:
+            failed.set()
+            raise ValueError("five")
+        if item > 5:
+            failed.wait(60)
+        ended.append(item)
+
+    with pytest.raises(ValueError, match="five"):
+        each(work, range(1000), threads=threads)
+    assert len(ended) < 5 + 2 * threads
+    assert set(range(5)) <= set(ended)
+
+
+def test_fewer_threads_do_where_no_more_are_to_be_had(monkeypatch) -> None:
+    start, started = _thread.start_new_thread, []
+
+    def once(*body: Any) -> None:
+        if started:
+            raise RuntimeError("can't start new thread")
+        started.append(start(*body))
+
+    monkeypatch.setattr("casckpt.tensors.workers.start_new_thread", once)
     done: list[int] = []
-    each(done.append, range(1000), threads=4)
-    assert sorted(done) == list(range(1000))
+    each(done.append, range(100), threads=4)
+    assert sorted(done) == list(range(100))
 
 
-def test_an_interrupt_while_threads_are_begun_ends_the_work(monkeypatch) -> None:
-    start, working = threading.Thread.start, threading.Event()
+def test_a_thread_that_comes_too_late_begins_nothing(monkeypatch) -> None:
+    """An interrupt behind the start of a thread leaves one that may not have begun."""
+    bodies: list[Any] = []
 
-    def interrupted(thread: threading.Thread) -> None:
-        start(thread)
-        assert working.wait(60)
+    def interrupted(body: Any, arguments: Any) -> None:
+        bodies.append(body)
         raise KeyboardInterrupt
 
+    monkeypatch.setattr("casckpt.tensors.workers.start_new_thread", interrupted)
     done: list[int] = []
-
-    def work(item: int) -> None:
-        working.set()
-        done.append(item)
-
-    monkeypatch.setattr(threading.Thread, "start", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        each(work, range(10_000_000), threads=2)
-    count = len(done)
-    assert count < 10_000_000
-    assert not [thread for thread in threading.enumerate() if thread.name == "casckpt-worker"]
-    assert len(done) == count
+        each(done.append, range(100), threads=3)
+    (late,) = bodies
+    late()
+    assert done == []
 
 
-def test_the_first_error_ends_the_work_of_all() -> None:
-    done: list[int] = []
+def test_the_cores_that_may_be_used_are(monkeypatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(3)), raising=False)
+    assert thread_count() == 3
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(99)), raising=False)
+    assert thread_count() == 8
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert thread_count() == 1
 
-    def work(item: int) -> None:
-        if item == 3:
-            raise ValueError(item)
-        done.append(item)
 
-    with pytest.raises(ValueError, match="3"):
-        each(work, range(1_000_000), threads=3)
-    assert len(done) < 1_000_000
+INTERRUPTED = """
+    import _thread, signal, time
+    from casckpt.tensors.workers import each
+    from tests.store.interrupts import interrupt_in
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGALRM, interrupt)
+    came = late = 0
+
+    for number in range(3000):
+        over = False
+
+        def work(item):
+            global late
+            for _ in range(40):
+                late += over
+
+        try:
+            interrupt_in(1e-5 + number % 150 * 6e-6)
+            each(work, range(30), threads=3)
+            interrupt_in(0)
+        except KeyboardInterrupt:
+            came += 1
+        over = True
+        while _thread._count():
+            time.sleep(0)
+    print(came, late)
+"""
+
+
+def test_wherever_an_interrupt_falls_nobody_is_at_work_afterwards() -> None:
+    came, late = map(int, run(INTERRUPTED).split())
+    assert came > 300
+    assert late == 0
