@@ -111,7 +111,7 @@ def tensors(draw: st.DrawFn, dtypes: Any = None) -> torch.Tensor:
 
 
 @st.composite
-def _sharing(draw: st.DrawFn) -> list[torch.Tensor]:
+def sharing(draw: st.DrawFn) -> list[torch.Tensor]:
     """Tensors over one storage, of several dtypes, which begin and end anywhere in it."""
     base = torch.arange(64, dtype=torch.int64).view(torch.uint8)
     made = []
@@ -149,7 +149,7 @@ def arrays() -> st.SearchStrategy[Any]:
 def leaves() -> st.SearchStrategy[Any]:
     long_text = st.integers(1, 3).map(lambda n: "é\ud800" * (900 * n))
     long_bytes = st.integers(4000, 5000).map(bytes)
-    return _short(st.one_of(plain(), bit_floats(), tensors(), arrays(), _sharing(), _sparse(), long_text, long_bytes))
+    return _short(st.one_of(plain(), bit_floats(), tensors(), arrays(), sharing(), _sparse(), long_text, long_bytes))
 
 
 def _containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:

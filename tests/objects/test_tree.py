@@ -343,6 +343,17 @@ BAD = {
     "too few strides": _with(3, []),
     "a negative stride": _with(3, [-1]),
     "a negative offset": _with(4, -1),
+    "a whole number as a float": _with(4, 0.0),
+    "a size as a float": _with(2, [2.0]),
+    "a size of text": _with(2, ["2"]),
+    "an offset beyond 64 bits": _with(4, msgspec.msgpack.Ext(1, (1 << 70).to_bytes(9, "big"))),
+    "a tensor of a storage that is not saved yet": _with(5, 0),
+    "a tensor of no storage": _with(5, None),
+    "a tensor of a node without a length": _with(5, [ID]),
+    "a tensor of a node of too many fields": _with(5, [ID, 8, 8]),
+    "a tensor of a node of no length": _with(5, [ID, 0]),
+    "a tensor of a node of a huge length": _with(5, [ID, 1 << 62]),
+    "a tensor of a node with an id too short": _with(5, [ID[1:], 8]),
     "a negative alias": _with(6, -1),
     "flags of text": _with(7, "x"),
     "reaches past": _with(2, [3]),
@@ -386,6 +397,18 @@ def test_nesting_beyond_the_limit_is_damage_and_no_recursion_error() -> None:
         with pytest.raises(CorruptObjectError):
             decode_tree(b"\x92\x01" * levels + b"\x01", 16)
     assert decode_tree(b"\x92\x01" * MAX_DEPTH + b"\x01", 16)
+
+
+@pytest.mark.parametrize("leaf", [1, "x", TensorRecord("int8", (1,), None, 0, b"x", None, 0), BlobRecord(True, b"")])
+@pytest.mark.parametrize("wrap", [lambda inner: [inner], lambda inner: (inner,), lambda inner: Map((("k", inner),))])
+def test_a_leaf_can_be_expanded_down_to_the_limit_and_no_deeper(leaf: Value, wrap: Any) -> None:
+    value = leaf
+    for _ in range(MAX_DEPTH):
+        value = wrap(value)
+    trees = Trees()
+    assert expand(value, trees.fetch) == value
+    with pytest.raises(CorruptObjectError, match="deeper"):
+        expand(wrap(value), trees.fetch)
 
 
 def test_references_that_go_round_are_damage() -> None:
