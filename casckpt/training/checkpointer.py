@@ -1,6 +1,7 @@
-"""The Checkpointer: the state of a whole training run, committed when due, and put back bit for bit.
+"""The Checkpointer: the state of a whole training run, committed behind it when due, and put back bit for bit.
 
-It must never be the reason that a run's data is lost: a commit that fails leaves store and training as they were.
+It must never be the reason that a run's data is lost: a commit that fails leaves store and training as they were, and
+what fails behind training is told once, by the next thing that is called.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from casckpt.errors import (
     PolicyError,
     RefExistsError,
     StateError,
-    StoreSettingsError,
 )
 from casckpt.history.commits import Commit
 from casckpt.history.retention import Keep
 from casckpt.objects.names import check_ref_name
-from casckpt.tensors.open import open_repository
 from casckpt.tensors.repository import Repository
+from casckpt.training.behind import Behind, Flight
 from casckpt.training.due import Due, Metrics
 from casckpt.training.loader import END, Position, position_of
+from casckpt.training.opened import opened
 from casckpt.training.run import Run
 from casckpt.training.signals import Signals, name_of
 from casckpt.training.states import checked
@@ -57,12 +58,16 @@ class Checkpointer:
     every_steps, every_seconds: when `step()` commits; without either, and without monitor, only `save()`, a signal and
         the end of the `with` block do. monitor, mode: commit only where this metric is better ("min", "max") than in
         every commit before.
-    keep: what is kept; everything else is pruned after each commit, and collected.
+    busy: where a commit is due while the one before is still being written, "wait" for that one, or "skip" it: the
+        next `step()` that finds nothing in the way commits.
+    keep: what is kept; everything else is pruned after each commit, and collected, behind training.
     compact_above: the share of the store's file (between 0 and 1) that may be free, at 64 MiB or more; above it the
-        file is rewritten between commits, and the rest of the disk given back, if no other process has it open.
+        file is rewritten between commits, and the rest of the disk given back, if no other process has it open. A
+        commit that is due meanwhile waits.
     signals: those at which the next `step()` commits and then lets the signal take its course; () for none. Only inside
         of the `with` block, and only on the main thread.
-    on_error: what happens when a commit that was due fails: "raise", or "warn" and train on.
+    on_error: what happens when a commit that was due fails: "raise", or "warn" and train on. What fails behind training
+        is raised, or warned of, by the next `step`, `save`, `wait`, `resume` or `rollback`, or the end of the block.
     meta: plain values that each commit carries.
     branch, hash, chunk_size, codec: as for `casckpt.open`.
 
@@ -86,6 +91,7 @@ class Checkpointer:
         every_seconds: float | None = None,
         monitor: str | None = None,
         mode: Literal["min", "max"] = "min",
+        busy: Literal["wait", "skip"] = "wait",
         keep: Keep | None = None,
         compact_above: float | None = None,
         branch: str | None = None,
@@ -103,35 +109,33 @@ class Checkpointer:
         if on_error not in ("raise", "warn"):
             raise PolicyError(f"on_error={on_error!r} is neither 'raise' nor 'warn'")
         self._on_error = on_error
+        if busy not in ("wait", "skip"):
+            raise PolicyError(f"busy={busy!r} is neither 'wait' nor 'skip'")
+        self._busy: Literal["wait", "skip"] = busy
         check_compact_above(compact_above)
         self._meta = dict(meta or {})
         self._signals = Signals(signals)
-        settings = {"branch": branch, "hash": hash, "chunk_size": chunk_size, "codec": codec}
-        self._closes = not isinstance(repository, Repository)
-        if isinstance(repository, Repository):
-            given = [name for name, value in settings.items() if value is not None]
-            if given:
-                raise StoreSettingsError(
-                    f"{', '.join(given)} was given beside a repository that is open already",
-                    store=repository.path,
-                    remedy="give it to casckpt.open",
-                )
-            self.repo = repository
-        else:
-            self.repo = open_repository(repository, branch=branch, hash=hash, chunk_size=chunk_size, codec=codec)
+        self.repo = opened(repository, branch=branch, hash=hash, chunk_size=chunk_size, codec=codec)
+        self._closes = self.repo is not repository
         self.repo.metric_modes.update(keep.modes if keep is not None else {})
         if monitor is not None:
             self.repo.metric_modes.setdefault(monitor, mode)
         listening = self._signals  # not by way of self: a cycle would keep the loader's workers until gc finds it
         self._upkeep = Upkeep(self.repo, keep, compact_above=compact_above, stopped=lambda: listening.noted is not None)
+        self._behind = Behind(self.repo, self._upkeep, on_error)
         self._step = self._began = 0  # _began: the step at which the loader was last known to be untouched
         self._metrics = Metrics(None)
         self._uncommitted = False
         self._torn: Commit | None = None  # the commit that live objects were left partly restored from
-        self.last: Commit | None = None
-        """The newest commit that was made, resumed from or rolled back to here."""
+        self._last: Commit | None = None
 
     # -- looking -------------------------------------------------------------------------------------------------------
+
+    @property
+    def last(self) -> Commit | None:
+        """The newest durable commit that was made, resumed from or rolled back to here."""
+        self._settle()
+        return self._last
 
     @property
     def epoch(self) -> int:
@@ -166,41 +170,58 @@ class Checkpointer:
     def step(self, step: int, metrics: Mapping[str, Any] | None = None) -> None:
         """Say that so many optimizer updates are complete; commits if one is due.
 
-        Call it once for each update, never between accumulation steps: gradients are not saved.
+        Returns as soon as the state may be changed; the commit is made durable behind training. At a signal, and then
+        only, it waits until it is. Call it once for each update, never between accumulation steps: gradients are not
+        saved.
         metrics: floats, tensors of one element, or functions that give them; read only when a commit is due.
 
         Raises:
             LoaderError: the loader that was given is not gone through by `batches()`.
             StateError: a metric that is no number.
-            CasckptError, OSError: the commit failed, and `on_error` is "raise".
+            CasckptError, OSError: a commit failed, this one or the one before, and `on_error` is "raise". Where it was
+                the one before, this step was not committed; the next one will be, if this one was due.
         """
-        self._step, self._metrics, self._uncommitted = operator.index(step), Metrics(metrics), True
+        self._note(step, metrics)
+        self._settle()
         if self._signals.noted is not None:
-            self._attempt(f"stopped by {name_of(self._signals.noted)}", upkeep=False)
+            self._attempt(f"stopped by {name_of(self._signals.noted)}", durable=True)
+            self._behind.tell()
             self._signals.act()
-        elif self._due.is_due(self._step, self._metrics):
+            return
+        self._behind.tell()
+        if self._busy == "skip" and self._behind.is_busy:
+            return
+        if self._due.is_due(self._step, self._metrics):
+            self._settle(wait=True)
+            self._behind.tell()
             self._attempt("")
 
     def save(
         self, step: int, message: str = "", *, tag: str | None = None, metrics: Mapping[str, Any] | None = None
     ) -> Commit:
-        """Commit now, whatever is due; the commit is durable when this returns.
+        """Commit now, whatever is due, behind what was handed over; the commit is durable when this returns.
 
         tag: a name that stays with the commit.
 
         Raises:
             InvalidRefNameError, RefExistsError: of the tag; nothing was committed.
             LoaderError, StateError, UnsupportedTypeError, RefMovedError, StoreFullError, StoreFailedError
+            and whatever failed behind training since the last call, if `on_error` is "raise": nothing was done then.
         """
         if tag is not None:
             self._check_tag(tag)
-        self._step, self._metrics, self._uncommitted = operator.index(step), Metrics(metrics), True
+        self._note(step, metrics)
         self._check_loader()
+        self._settle(wait=True)
+        self._behind.tell()
         commit = self._commit(message)
         if tag is not None:
             self.repo.tag(tag, at=commit.id)
-        self._upkeep.run()
+        self._behind.clear_away()
         return commit
+
+    def _note(self, step: int, metrics: Mapping[str, Any] | None) -> None:
+        self._step, self._metrics, self._uncommitted = operator.index(step), Metrics(metrics), True
 
     def _check_tag(self, tag: str) -> None:
         check_ref_name(tag)
@@ -210,30 +231,73 @@ class Checkpointer:
             )
 
     def wait(self) -> None:
-        """Return when everything that was handed over is durable. Commits are made before `step()` returns: at once."""
+        """Return when everything that was handed over is durable, and upkeep is done.
+
+        Raises:
+            whatever failed behind training since the last call, if `on_error` is "raise".
+        """
+        self._drain()
+        self._behind.tell()
+
+    def _settle(self, *, wait: bool = False) -> None:
+        """Take note of how the commit that was handed over ended, if it has, or once it has."""
+        ended = self._behind.settle(wait=wait)
+        if ended is None:
+            return
+        if ended.commit is not None:
+            self._last = ended.commit
+        else:
+            self._uncommitted = True
+            self._due.go_back(ended.flight.best)
+
+    def _drain(self) -> None:
+        self._settle(wait=True)
+        self._behind.drain()
 
     # -- committing ----------------------------------------------------------------------------------------------------
 
-    def _attempt(self, message: str, *, upkeep: bool = True) -> None:
-        """Commit what `step()` was told; a failure is raised or warned of, as `on_error` says.
+    def _attempt(self, message: str, *, durable: bool = False) -> None:
+        """Commit what `step()` was told, behind training or at once; `on_error` says what a failure does.
 
-        upkeep: False where there may be no time for it.
+        durable: return when it is; there may be no time for upkeep.
         """
         self._check_loader()
         before = self._due.best
         try:
-            self._commit(message)
-            if upkeep:
-                self._upkeep.run()
+            if durable:
+                self._commit(message)
+            else:
+                self._hand_over(message)
         except (CasckptError, OSError) as error:
-            if self._uncommitted:
-                self._due.restart(self._step, before)  # the next try is made when the next commit is due
+            self._due.restart(self._step, before)  # the next try is made when the next commit is due
             if self._on_error == "raise":
                 raise
-            done = "was not saved" if self._uncommitted else "was saved, but old commits could not be cleared away"
-            warnings.warn(f"step {self._step} {done}: {type(error).__name__}: {error}", RuntimeWarning, stacklevel=3)
+            what = f"step {self._step} was not saved: {type(error).__name__}: {error}"
+            warnings.warn(what, RuntimeWarning, stacklevel=3)
+
+    def _hand_over(self, message: str) -> None:
+        state, best = self._state()
+        before, metrics = self._due.best, self._metrics.all()
+        pending = self.repo.commit_async(
+            state, message, step=self._step, metrics=metrics, meta=self._meta, busy=self._busy
+        )
+        if pending is None:  # somebody else's commit is in the way
+            return
+        self._behind.hand_over(Flight(pending, self._step, before))
+        self._uncommitted = False
+        self._due.restart(self._step, best)
 
     def _commit(self, message: str) -> Commit:
+        self._settle(wait=True)
+        state, best = self._state()
+        commit = self.repo.commit(state, message, step=self._step, metrics=self._metrics.all(), meta=self._meta)
+        self._last = commit
+        self._uncommitted = False
+        self._due.restart(self._step, best)
+        return commit
+
+    def _state(self) -> tuple[dict[str, Any], float | None]:
+        """What is committed, and the best value of the monitored metric in it."""
         if self._torn is not None:
             raise StateError(
                 f"going back to commit {self._torn.id[:12]} failed half-way, so the live objects are a mixture",
@@ -241,13 +305,7 @@ class Checkpointer:
             )
         best = self._due.better(self._metrics)
         best = self._due.best if best is None else best
-        commit = self.repo.commit(
-            self._run.state(self._step, best), message, step=self._step, metrics=self._metrics.all(), meta=self._meta
-        )
-        self.last = commit
-        self._uncommitted = False
-        self._due.restart(self._step, best)
-        return commit
+        return self._run.state(self._step, best), best
 
     def _check_loader(self) -> None:
         position = self._run.position
@@ -267,11 +325,16 @@ class Checkpointer:
             "progress" the step returned is the one that this Checkpointer is at.
         strict: whether it is an error if the commit lacks what is wanted, or if a tensor is only on one side.
 
+        Waits first for what was handed over.
+
         Raises:
+            whatever failed behind training since the last call, if `on_error` is "raise": nothing was done then.
             RestoreMismatchError: something does not fit, or `only` names what there is not.
             UnknownRevisionError, AmbiguousRevisionError, PrunedCommitError, ReleasedPartError
             CorruptObjectError, MissingObjectError
         """
+        self._drain()
+        self._behind.tell()
         newest = ref in (None, "HEAD")
         if newest and next(self.repo.log(limit=1), None) is None:
             return self._step
@@ -284,9 +347,11 @@ class Checkpointer:
     def rollback(self, revision: str) -> int:
         """Move the branch to a commit and put its whole state back, in place; returns its step.
 
-        May be called inside of a loop over `batches()`: its next batch is the one that followed the commit.
+        May be called inside of a loop over `batches()`: its next batch is the one that followed the commit. Waits first
+        for what was handed over, so that HEAD is the newest commit that `step` made.
 
         Raises:
+            whatever failed behind training since the last call, if `on_error` is "raise": nothing was done then.
             RefMovedError: somebody else moved the branch; `resume()` goes on from where it is.
             RestoreMismatchError: something does not fit.
             UnknownRevisionError, AmbiguousRevisionError, PrunedCommitError, ReleasedPartError
@@ -295,7 +360,8 @@ class Checkpointer:
         After an error the branch is where it was. Where the error's `partly_restored` is set, live objects are not as
         they were, and nothing is committed until a `resume` or `rollback` succeeds.
         """
-        self.wait()
+        self._drain()
+        self._behind.tell()
         tip = self.repo.resolve("HEAD").id
         commit = self.repo.rollback(revision)
         try:
@@ -321,7 +387,7 @@ class Checkpointer:
             self._due.restart(progress.step, progress.best)
         self._uncommitted = False
         self._metrics = Metrics(None)
-        self.last = commit
+        self._last = commit
 
     # -- beginning and end ---------------------------------------------------------------------------------------------
 
@@ -334,15 +400,35 @@ class Checkpointer:
     ) -> None:
         """Left normally, it commits the last step, if that is still to be; left by an exception, it only drains."""
         try:
-            if kind is None and self._uncommitted:
-                self._attempt("")
+            try:
+                if kind is None:
+                    self._settle(wait=True)  # one that failed is made again
+                    if self._uncommitted:
+                        self._attempt("", durable=True)
+                        self._behind.clear_away()
+            finally:
+                self._finish()
+            self._behind.tell()
+        except Exception as late:
+            if error is None:
+                raise
+            error.add_note(f"and at the end of the Checkpointer: {type(late).__name__}: {late}")
         finally:
-            self.close()
             self._signals.act()
 
     def close(self) -> None:
-        """Wait for what is in flight, give the signals back, close the store if it was opened here. Twice is once."""
-        self.wait()
-        self._signals.restore()
-        if self._closes:
-            self.repo.close()
+        """Wait for what is in flight, give the signals back, close the store if it was opened here. Twice is once.
+
+        Raises:
+            whatever failed behind training since the last call, if `on_error` is "raise".
+        """
+        self._finish()
+        self._behind.tell()
+
+    def _finish(self) -> None:
+        try:
+            self._drain()
+        finally:
+            self._signals.restore()
+            if self._closes:
+                self.repo.close()

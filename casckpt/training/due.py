@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -96,6 +96,10 @@ class Due:
     def restart(self, step: int, best: float | None) -> None:
         """Measure from this step and this moment on."""
         self._base = Baseline(step, self._clock(), best)
+
+    def go_back(self, best: float | None) -> None:
+        """Take the best value back, since the commit that had it failed; another is due when it would have been."""
+        self._base = replace(self._base, best=best)
 
     def is_due(self, step: int, metrics: Metrics) -> bool:
         """Whether this step is to be committed.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-import warnings
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -39,7 +39,7 @@ def check_compact_above(share: float | None) -> float | None:
 
 
 class _StoppedError(Exception):
-    """Raised into compact, which then leaves the file as it is."""
+    """Raised into gc and compact, which then leave the rest as it is."""
 
 
 class Upkeep:
@@ -61,6 +61,10 @@ class Upkeep:
         self._keep = keep
         self._compact_above = compact_above
         self._stopped = stopped
+        self.compacting = False
+        """Whether the file is being rewritten, for which commits wait."""
+        self.notes: deque[str] = deque()
+        """What went wrong without harm, to be taken from here."""
         self._refused = -COMPACT_LEAST  # bytes that were free in the file when the disk last had no room for a new one
         self._clock = clock
         self._began = clock()
@@ -70,16 +74,22 @@ class Upkeep:
     def run(self) -> None:
         """Prune; collect what was pruned, now or before; compact. The last two only within their share of the time.
 
-        A compact that changed nothing is no error; where it was not for lack of room, there is a warning.
+        A compact that changed nothing is no error; where it was not for lack of room, there is a note. Nor is a store
+        an error that was closed.
 
         Raises:
             StoreFailedError, MissingObjectError, CorruptObjectError
         """
+        with contextlib.suppress(StoreClosedError):
+            self._run()
+
+    def _run(self) -> None:
         if self._keep is not None:
             self._garbage = self._repo.prune(self._keep).changes or self._garbage
         if self._garbage and self._has_time():
-            with self._timed(), contextlib.suppress(StoreBusyError):  # what somebody else collects is collected
-                self._repo.gc()
+            # what somebody else collects is collected, and what is left after a stop is taken up by the next round
+            with self._timed(), contextlib.suppress(StoreBusyError, _StoppedError):
+                self._repo.gc(progress=self._go_on)
                 self._garbage = False
         if self._compact_above is not None and self._has_time():
             with self._timed(), contextlib.suppress(StoreBusyError):  # it is tried again after the next commit
@@ -91,6 +101,7 @@ class Upkeep:
             return
         if abs(size.free - self._refused) < COMPACT_LEAST or len(self._repo.store.openers()) > 1:
             return
+        self.compacting = True
         try:
             self._repo.compact(progress=self._go_on)
         except (StoreBusyError, StoreFailedError, StoreClosedError, ForkedStoreError):
@@ -98,9 +109,11 @@ class Upkeep:
         except StoreError as error:  # the file is in use as it was, so that training can go on
             self._refused = size.free  # there is no use in trying again before much has changed
             if not isinstance(error, StoreFullError):
-                warnings.warn(f"the store's file was not compacted: {error}", RuntimeWarning, stacklevel=5)
+                self.notes.append(f"the store's file was not compacted: {error}")
         except _StoppedError:
             pass
+        finally:
+            self.compacting = False
 
     def _go_on(self, stage: str, done: int, total: int) -> None:
         if self._stopped():

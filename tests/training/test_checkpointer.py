@@ -48,6 +48,7 @@ def repo() -> Iterator[Repository]:
 
 
 def steps(repo: Repository) -> list[int | None]:
+    repo.wait()
     return [commit.step for commit in repo.log()]
 
 
@@ -546,7 +547,7 @@ def test_a_failed_commit_raises_or_warns_and_is_tried_again_when_the_next_one_is
     for on_error in ("raise", "warn"):
         ckpt = counted(repo, every_steps=2, on_error=on_error, monitor="loss")
         with monkeypatch.context() as patch:
-            patch.setattr(repo, "commit", _full)
+            patch.setattr(repo, "commit_async", _full)
             if on_error == "raise":
                 with pytest.raises(StoreFullError):
                     ckpt.step(2, {"loss": 1.0})
@@ -557,6 +558,7 @@ def test_a_failed_commit_raises_or_warns_and_is_tried_again_when_the_next_one_is
             assert ckpt.last is None
             ckpt.step(3, {"loss": 0.5})  # not due: nothing is tried
         ckpt.step(4, {"loss": 1.5})
+        ckpt.wait()
         assert ckpt.last is not None, "what was not saved does not count as the best"
     assert steps(repo) == [4, 4]
 
@@ -564,8 +566,10 @@ def test_a_failed_commit_raises_or_warns_and_is_tried_again_when_the_next_one_is
 def test_what_fails_after_the_commit_does_not_undo_it(repo: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
     with counted(repo, every_steps=1, on_error="warn", keep=casckpt.Keep(last=1)) as ckpt:
         monkeypatch.setattr(repo, "prune", _full)
-        with pytest.warns(RuntimeWarning, match="step 1 was saved, but old commits could not be cleared away"):
-            ckpt.step(1)
+        ckpt.step(1)
+        with pytest.warns(RuntimeWarning, match="old commits could not be cleared away: StoreFullError") as caught:
+            ckpt.wait()
+        assert caught[0].filename == __file__
         assert ckpt.last is not None
         monkeypatch.undo()
     assert steps(repo) == [1]
@@ -589,8 +593,8 @@ def test_the_end_of_the_block_commits_unless_it_is_an_exception(tmp_path: Path) 
     with counted(tmp_path / "run", every_steps=1) as ckpt:
         assert ckpt.resume() == 0
         ckpt.step(5)
-        last = ckpt.last
         ckpt.wait()
+        last = ckpt.last
     ckpt.close()
     with pytest.raises(StoreClosedError):
         ckpt.repo.resolve()
@@ -628,6 +632,7 @@ def test_old_commits_are_pruned_and_collected_as_training_goes_on(repo: Reposito
         for step in range(1, 11):
             data["n"].add_(1)
             ckpt.step(step)
+        ckpt.wait()
         kept = [commit.step for commit in repo.log() if not commit.pruned]
         assert kept == [10, 9, 8, 4, 1]
         assert repo.gc(dry_run=True).chunks == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,7 @@ def test_the_file_shrinks_between_commits_as_training_goes_on(tmp_path: Path, mo
         for step in range(1, 9):
             data["data"].copy_(state(step)["data"])
             ckpt.step(step)
+            ckpt.wait()
             saw.append(free_share(ckpt.repo))
             files.add((path / "data.mdb").stat().st_ino)
     assert max(saw) <= 0.5
@@ -136,9 +138,11 @@ def test_another_process_that_has_it_open_stops_nothing_and_it_happens_when_that
         with Program(HOLD, repo.path) as other:
             assert other.line() == "holds it"
             ckpt.step(4)
+            ckpt.wait()
             assert calls == []  # it is not even asked for: that would make the other threads of this process wait
             other.end()
         ckpt.step(5)
+        ckpt.wait()
         assert len(calls) == 1 and free_share(repo) < 0.5
     assert [commit.step for commit in repo.log(limit=2)] == [5, 4]
 
@@ -152,6 +156,8 @@ def test_a_signal_to_stop_is_not_made_to_wait_for_a_compact(repo: Repository, mo
         def told(stage: str, done: int, total: int) -> None:
             if not stages:
                 os.kill(os.getpid(), signal.SIGTERM)
+                while not ckpt.preempted:  # the main thread, which waits, has to come to it
+                    time.sleep(0.001)
             stages.append(stage)
             progress(stage, done, total)
 
@@ -163,6 +169,7 @@ def test_a_signal_to_stop_is_not_made_to_wait_for_a_compact(repo: Repository, mo
         with casckpt.Checkpointer(repo, data=state(3), every_steps=1, compact_above=0.5) as ckpt:
             ckpt._upkeep._spent = -1e9
             ckpt.step(4)
+            ckpt.wait()
             assert len(stages) == 1
             assert (Path(repo.path) / "data.mdb").stat().st_ino == before
             ckpt.step(5)
@@ -202,10 +209,12 @@ def test_a_compact_that_fails_and_changed_nothing_is_warned_of_and_training_goes
     data = state(3)
     with casckpt.Checkpointer(repo, data=data, every_steps=1, compact_above=0.5, signals=()) as ckpt:
         ckpt._upkeep._spent = -1e9
+        ckpt.step(4)
         with pytest.warns(RuntimeWarning, match=r"was not compacted: .*Input/output") as told:
-            ckpt.step(4)
+            ckpt.wait()
         assert [warning.filename for warning in told] == [__file__]
         ckpt.step(5)
+        ckpt.wait()
         assert len(calls) == 1  # nothing has changed since
     assert [commit.step for commit in repo.log(limit=2)] == [5, 4]
 

@@ -68,6 +68,8 @@ def _saved(plan: Plan, store: str, *, doomed: bool) -> None:
                 if doomed and step == plan.killed_at:
                     _stop_inside_the_next_commit(ckpt.repo.store)
                 ckpt.step(step, metrics={"loss": loss})
+                if doomed and step == plan.killed_at:
+                    ckpt.wait()  # for whoever kills it
                 if step >= plan.steps:
                     break
     tell(weights=run.weights_hash())
