@@ -84,6 +84,11 @@ class Ingest:
         for snapshot in self._snapshots:
             snapshot.close()
 
+    def hand_over(self) -> None:
+        """Say that another thread goes on with it."""
+        for snapshot in self._snapshots:
+            snapshot.hand_over()
+
     def base(self, commit: bytes | None) -> Base | None:
         """What of a commit this save may build on: nothing unless the snapshot shows it published and not pruned."""
         snapshot = self._snapshots[0]

@@ -178,6 +178,11 @@ class LmdbReader:
         """How many keys the space holds."""
         return self._raw().stat(self._databases[space])["entries"]
 
+    def hand_over(self) -> None:
+        """Say that this thread is done with it: it counts as no thread's until one uses it."""
+        if self._transaction is not None:
+            self._transaction.thread = 0
+
     def close(self) -> None:
         """End the transaction. Twice is once; in a forked child it does nothing."""
         if self._transaction is not None:

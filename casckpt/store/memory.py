@@ -68,6 +68,9 @@ class MemoryReader:
     def count(self, space: Space) -> int:
         return len(self._live[space])
 
+    def hand_over(self) -> None:
+        pass
+
     def close(self) -> None:
         self._contents = None
 

@@ -162,6 +162,9 @@ class Reader(Protocol):
     def count(self, space: Space) -> int:
         """How many keys the space holds."""
 
+    def hand_over(self) -> None:
+        """Say that this thread is done with it: it counts as no thread's until one uses it."""
+
     def close(self) -> None:
         """End the transaction. Twice is once."""
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal, overload
+from collections.abc import Callable, Mapping
+from traceback import clear_frames
+from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
 from casckpt.errors import AbandonedCommitError
 from casckpt.history.commits import Commit, present
@@ -20,7 +20,7 @@ from casckpt.history.records import WHOLE
 from casckpt.history.repository import History
 from casckpt.limits import SAVE_MEMORY
 from casckpt.objects.commit import CommitObject
-from casckpt.store.protocol import Store
+from casckpt.store.protocol import CompactReport, Progress, Store, no_progress
 from casckpt.tensors.description import Description
 from casckpt.tensors.pending import Lane, PendingCommit, SaveFigures
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from casckpt.tensors.flatten import Flat
     from casckpt.tensors.save import Known, Save
     from casckpt.tensors.staging import Pool
+
+T = TypeVar("T")
 
 
 class Committing(History):
@@ -75,11 +77,14 @@ class Committing(History):
 
         described = Description.checked(message, step, metrics, meta)
         flat = flatten(state)
-        with self._turn(tell=True):
-            made = _Making(self, flat, described, PendingCommit(self.path), limit=SAVE_MEMORY, deferred=False)
-            with made:
+
+        def work() -> Commit:
+            pending = PendingCommit(self.path, self._lane)
+            with _Making(self, flat, described, pending, limit=SAVE_MEMORY, deferred=False) as made:
                 made.take()
                 return made.publish(before_publish)
+
+        return self._in_turn(work, tell=True)
 
     @overload
     def commit_async(
@@ -143,11 +148,14 @@ class Committing(History):
             raise ValueError(f"busy={busy!r} is neither 'wait' nor 'skip', or in_flight={in_flight!r} less than 1")
         began = time.perf_counter()
         described = Description.checked(message, step, metrics, meta)
-        if busy == "skip" and not self._lane.has_room(in_flight - 1):
-            return None
-        with self._turn(in_flight - 1, tell=True):
+        if busy == "skip":
+            self._lane.go()
+            if not self._lane.has_room(in_flight - 1):
+                return None
+
+        def work() -> PendingCommit:
             waited = time.perf_counter() - began
-            pending = PendingCommit(self.path)
+            pending = PendingCommit(self.path, self._lane)
             making = _Making(self, flatten(state), described, pending, limit=memory, deferred=True)
             try:
                 making.take()
@@ -155,7 +163,11 @@ class Committing(History):
                 making.__exit__(type(error), error, None)
                 raise
             pending.figures = making.figures(stall=time.perf_counter() - began, waited=waited)
-            self._lane.put(making.run)
+            making.hand_over()
+            return pending
+
+        pending = self._in_turn(work, in_flight - 1, tell=True)
+        self._lane.go()  # not in its turn: where no thread can be begun it is done here, and a callback may want one
         return pending
 
     def wait(self) -> None:
@@ -167,9 +179,8 @@ class Committing(History):
         self._lane.wait()
         self._lane.tell()
 
-    @contextmanager
-    def _turn(self, most: int = 0, *, tell: bool = False) -> Iterator[None]:
-        """Alone with the branch, and with at most so many commits in flight.
+    def _in_turn(self, work: Callable[[], T], most: int = 0, *, tell: bool = False) -> T:
+        """Do it alone with the branch, and with at most so many commits in flight.
 
         tell: raise what one of those before failed with.
         """
@@ -179,33 +190,42 @@ class Committing(History):
                 if self._lane.has_room(most):
                     if tell:
                         self._lane.tell()
-                    yield
-                    return
+                    try:
+                        return work()
+                    except BaseException:
+                        if self._pool is not None:  # an interrupt may have kept pieces of it from being released
+                            self._pool.end()
+                            self._pool = None
+                        raise
 
     # -- what moves the branch waits for what is in flight -------------------------------------------------------------
 
     def switch(self, name: str, *, create: bool = False) -> None:
-        with self._turn():
-            super().switch(name, create=create)
+        self._in_turn(lambda: super(Committing, self).switch(name, create=create))
 
     def follow(self, commit: Commit) -> None:
-        with self._turn():
-            super().follow(commit)
+        self._in_turn(lambda: super(Committing, self).follow(commit))
 
     def rollback(self, revision: str, *, dry_run: bool = False) -> Commit:
-        with self._turn():
-            return super().rollback(revision, dry_run=dry_run)
+        return self._in_turn(lambda: super(Committing, self).rollback(revision, dry_run=dry_run))
 
     def reinstate(
         self, revision: str, *, parts: Iterable[str] | None = None, message: str = "", dry_run: bool = False
     ) -> Commit:
-        with self._turn():
-            return super().reinstate(revision, parts=parts, message=message, dry_run=dry_run)
+        work = super().reinstate
+        return self._in_turn(lambda: work(revision, parts=parts, message=message, dry_run=dry_run))
+
+    def compact(self, *, dry_run: bool = False, progress: Progress = no_progress) -> CompactReport:
+        if dry_run:
+            return super().compact(dry_run=True)
+        # Else a callback of a commit that looks into the store would wait for it, and it for those behind that commit.
+        return self._in_turn(lambda: super(Committing, self).compact(progress=progress))
 
     switch.__doc__ = History.switch.__doc__
     follow.__doc__ = History.follow.__doc__
     rollback.__doc__ = History.rollback.__doc__
     reinstate.__doc__ = History.reinstate.__doc__
+    compact.__doc__ = History.compact.__doc__
 
     def close(self) -> None:
         """Wait for the commits and the gc in flight, then let go of the store. Twice is once.
@@ -213,11 +233,14 @@ class Committing(History):
         Raises:
             whatever a commit in flight failed with, if nobody was told; the store is closed all the same.
         """
-        with self._turn():
-            super().close()
+
+        def work() -> None:
+            super(Committing, self).close()
             if self._pool is not None:
                 self._pool.give_up()
             self._lane.tell()
+
+        self._in_turn(work)
 
     def __enter__(self) -> Self:
         return self
@@ -268,6 +291,7 @@ class _Making:
             self._save: Save = Save(self._ingest, flat, settings, base, self._pool, deferred=deferred, limit=limit)
         except BaseException:
             self._ingest.close()
+            self._pool.rest()
             raise
 
     def _base(self, parent: bytes | None, remembered: tuple[bytes, Known] | None) -> Known | None:
@@ -284,6 +308,11 @@ class _Making:
     def take(self) -> None:
         """Get hold of the state; afterwards it may change."""
         self._save.take()
+
+    def hand_over(self) -> None:
+        """Leave the rest to the lane."""
+        self._ingest.hand_over()
+        self._repo._lane.put(self.run)
 
     def publish(self, before_publish: Callable[[], object] | None = None) -> Commit:
         """Store what was taken, and make it the newest commit of the branch."""
@@ -335,6 +364,7 @@ class _Making:
             failure = error
         pending.figures = self.figures(pending.figures.stall, pending.figures.waited)
         if failure is not None:
+            clear_frames(failure.__traceback__)  # who keeps the error must not keep what was staged
             lane.lose(pending)
             pending.set_exception(failure)
         elif commit is not None:

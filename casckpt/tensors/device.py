@@ -54,6 +54,11 @@ class DeviceCopies:
             self._streams[device].wait_stream(torch.cuda.current_stream(device))  # what training did so far comes first
         return self._streams[device]
 
+    def wait(self) -> None:
+        """Return when they are done."""
+        for stream in self._streams.values():
+            stream.synchronize()
+
     def let_go_on(self) -> None:
         """From here on training may change the tensors: what it asks for comes behind the copies."""
         for device, stream in self._streams.items():

@@ -1,12 +1,17 @@
 """Commits that are under way behind training: what the caller holds of each, and the lane that they go through.
 
-None is lost without a word: an error that nobody asked for comes up at the next commit, or at the close.
+None is lost without a word: an error that nobody asked for comes up at the next commit, or at the close, or is logged
+at the interpreter's exit.
 """
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import logging
 import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -41,14 +46,18 @@ class PendingCommit(Future[Commit]):
     the commit), and `cancel`, which works as long as its turn has not come.
     """
 
-    def __init__(self, store: str) -> None:
+    def __init__(self, store: str, lane: Lane) -> None:
         super().__init__()
         self.figures = SaveFigures()
         """What it cost, as far as it has come."""
-        self._store = store
-        self._process = os.getpid()
+        self.store = store
+        """Where the store is that it goes to."""
+        self._lane = lane
+        self.process = os.getpid()
+        """The process that makes it."""
         self.seen = False
         """Whether somebody was told how it ended."""
+        _pending.add(self)
 
     def result(self, timeout: float | None = None) -> Commit:
         """The commit, once it is durable.
@@ -61,6 +70,7 @@ class PendingCommit(Future[Commit]):
             AbandonedCommitError: the commit before it failed.
             StoreFullError: nothing was published.
             StoreFailedError: the outcome is unknown; open the store again and look.
+            StoreBusyError: a callback of a commit before it asks, on whose end it has to wait.
             ForkedStoreError: this is a child of the process that makes the commit.
         """
         self.exception(timeout)
@@ -69,15 +79,17 @@ class PendingCommit(Future[Commit]):
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """What `result` raises, or None, once it is done."""
         self._check_process()
+        if timeout is None and self._lane.is_mine() and not self.done():
+            raise self._lane.busy()
         error = super().exception(timeout)
         self.seen = self.seen or error is not None
         return error
 
     def _check_process(self) -> None:
-        if os.getpid() != self._process:
+        if os.getpid() != self.process:
             raise ForkedStoreError(
                 "this process is a forked child of the one that makes the commit",
-                store=self._store,
+                store=self.store,
                 remedy="wait for it there",
             )
 
@@ -95,41 +107,70 @@ class Lane:
         self._changed = threading.Condition(self._lock)
         self._waiting: deque[Callable[[], object]] = deque()
         self._in_flight = 0
-        self._thread: int | None = None
+        self._begun: object = None  # what the newest thread was given, to know itself by
+        self._thread: int | None = None  # the one that works
         self._lost: list[PendingCommit] = []
 
     def put(self, work: Callable[[], object]) -> None:
-        """Hand over work that raises nothing."""
+        """Hand over work that raises nothing; `go` must follow."""
         with self._lock:
             self._waiting.append(work)
             self._in_flight += 1
-            if self._thread is not None:
-                return
-            self._thread = -1
-        try:
-            threading.Thread(target=self._run, name="casckpt-commit").start()
-        except RuntimeError:  # the interpreter is about to end: no new threads
-            self._run()
 
-    def _run(self) -> None:
-        self._thread = threading.get_ident()
-        while True:
+    def go(self) -> None:
+        """See to it that what was handed over is done: on a thread, or here, where none would be waited for."""
+        with self._lock:
+            if self._thread is not None or not self._waiting:
+                return
+            self._begun = mine = object()
+        if threading.main_thread().is_alive():  # else the interpreter's exit waits for no thread begun now
+            with contextlib.suppress(RuntimeError):  # no more threads: the system's limit
+                threading.Thread(target=self._run, args=(mine,), name="casckpt-commit").start()
+                return
+        self._run(mine)
+
+    def _run(self, mine: object) -> None:
+        with self._lock:
+            if self._begun is not mine or self._thread is not None:
+                return  # an interrupt kept the other from knowing of this one
+            self._thread = threading.get_ident()
+        try:
+            while self._do_one():
+                pass
+        finally:
             with self._lock:
-                if not self._waiting:
+                if self.is_mine():  # not that of the next
                     self._thread = None
-                    return
-                work = self._waiting.popleft()
-            try:
-                work()
-            finally:
-                del work  # what it holds must not live until the next comes
-                with self._lock:
-                    self._in_flight -= 1
-                    self._changed.notify_all()
+
+    def _do_one(self) -> bool:
+        with self._lock:
+            if not self._waiting:
+                self._thread = None  # with the look, so that whoever puts something behind it begins another
+                return False
+            work = self._waiting.popleft()
+        try:
+            work()
+        except BaseException as error:  # of a callback; as for any thread, but those behind it are not to wait for ever
+            threading.excepthook(
+                threading.ExceptHookArgs((type(error), error, error.__traceback__, threading.current_thread()))
+            )
+        finally:
+            del work  # what it holds must not live until the next comes
+            with self._lock:
+                self._in_flight -= 1
+                self._changed.notify_all()
+        return True
+
+    def is_mine(self) -> bool:
+        """Whether this is the thread that does them."""
+        return self._thread == threading.get_ident()
 
     def has_room(self, most: int) -> bool:
-        """Whether no more than so many things are not done; on the lane's own thread, beside the one it is in."""
-        return self._in_flight - (self._thread == threading.get_ident()) <= most
+        """Whether no more than so many things are not done; on the lane's own thread, beside the one it is in.
+
+        Those behind one that failed fail with it: there is no room before that has happened.
+        """
+        return self._in_flight - self.is_mine() <= (0 if self._lost else most)
 
     def wait(self, most: int = 0) -> None:
         """Return once `has_room`.
@@ -137,20 +178,26 @@ class Lane:
         Raises:
             StoreBusyError: this is the thread that does them.
         """
+        self.go()  # an interrupt may have kept the one who put something from it
         with self._lock:
-            if self._thread == threading.get_ident() and not self.has_room(most):
-                raise StoreBusyError(
-                    "a callback of a commit cannot wait for those behind it",
-                    store=self._store,
-                    holders=("this thread",),
-                    remedy="do it on another thread",
-                )
+            if self.is_mine() and not self.has_room(most):
+                raise self.busy()
             self._changed.wait_for(lambda: self.has_room(most))
+
+    def busy(self) -> StoreBusyError:
+        """What whoever would wait for himself gets."""
+        return StoreBusyError(
+            "a callback of a commit cannot wait for those behind it",
+            store=self._store,
+            holders=("this thread",),
+            remedy="do it on another thread",
+        )
 
     def lose(self, commit: PendingCommit) -> None:
         """Say that a commit failed."""
         with self._lock:
             self._lost.append(commit)
+        _untold[:] = [one for one in _untold if not one.seen] + [commit]
 
     @property
     def is_broken(self) -> bool:
@@ -158,11 +205,38 @@ class Lane:
         return bool(self._lost)
 
     def tell(self) -> None:
-        """Raise the first error that nobody was told of. Those behind it failed with it, and are forgotten."""
+        """Raise the first error that nobody was told of. Those behind it failed with it, and are forgotten.
+
+        While some of those behind it are not done, nothing: they would be taken for ones that nothing failed before.
+        """
         with self._lock:
+            if not self.has_room(0):
+                return
             lost, self._lost = self._lost, []
-        for commit in lost:
-            if not commit.seen:
-                commit.seen = True
-                error: Any = Future.exception(commit)
-                raise error
+        untold = [commit for commit in lost if not commit.seen]
+        for commit in untold:
+            commit.seen = True
+        if untold:
+            error: Any = Future.exception(untold[0])
+            raise error
+
+
+def _tell_at_exit() -> None:
+    for commit in _untold:
+        if not commit.seen and commit.process == os.getpid():
+            error = Future.exception(commit)
+            _log.error("%s: a commit in flight failed, and nobody was told: %s", commit.store, error, exc_info=error)
+
+
+def _after_fork_in_child() -> None:  # pragma: no cover - runs in forked children, which report nothing
+    for commit in list(_pending):
+        commit._condition = threading.Condition()  # a thread that is not here may have held it
+
+
+_log = logging.getLogger(__name__)
+# Commits that failed, of which nobody was told when one was last added.
+_untold: list[PendingCommit] = []
+atexit.register(_tell_at_exit)
+# Every one, for the child of a fork to find.
+_pending: weakref.WeakSet[PendingCommit] = weakref.WeakSet()
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -240,17 +240,21 @@ class Save:
         if not runs:
             return
         copies = DeviceCopies()
-        for part, first, last in runs:
-            flat = part.flat
-            assert flat is not None
-            if can_pin(flat.device):
-                self._pool.use(pinned)
-            for index in range(first, last):
-                start, end = self._bounds(part, index)
-                piece = self._room(end - start)
-                ready = copies.copy(flat[start:end], piece.memory[_LEAD:])
-                self._put_off(_Taken(part, index, piece, ready))
-            self._count(0, self._bounds(part, last - 1)[1] - self._bounds(part, first)[0])
+        try:
+            for part, first, last in runs:
+                flat = part.flat
+                assert flat is not None
+                if can_pin(flat.device):
+                    self._pool.use(pinned)
+                for index in range(first, last):
+                    start, end = self._bounds(part, index)
+                    piece = self._room(end - start)
+                    ready = copies.copy(flat[start:end], piece.memory[_LEAD:])
+                    self._put_off(_Taken(part, index, piece, ready))
+                self._count(0, self._bounds(part, last - 1)[1] - self._bounds(part, first)[0])
+        except BaseException:
+            copies.wait()  # the memory that they write to may be freed now
+            raise
         copies.let_go_on()
 
     def _room(self, size: int) -> Piece:
@@ -264,9 +268,7 @@ class Save:
             try:
                 self._finish(self._taken.popleft())
             except IndexError:
-                self._writer.hurry()
-                self._pool.wait(freed, self._writer.has_failed)
-                self._writer.check()
+                self._writer.make_room(freed)
 
     def _put_off(self, taken: _Taken) -> None:
         if self._deferred:
@@ -288,10 +290,9 @@ class Save:
             StoreFullError, StoreFailedError
         """
         with self._timed("store"):
-            threads = 1 if len(self._taken) * self._settings.chunk_size < _ALONE else thread_count()
-            put_off = list(self._taken)
-            self._taken.clear()
-            each(self._finish, put_off, threads=threads)
+            left = range(len(self._taken))
+            threads = 1 if len(left) * self._settings.chunk_size < _ALONE else thread_count()
+            each(lambda _: self._finish(self._taken.popleft()), left, threads=threads)
             self._writer.end()
         with self._timed("trees"):
             nodes: Nodes = {}
@@ -336,7 +337,10 @@ class Save:
         """Let go of everything; nothing of it will be published."""
         self._writer.stop()
         while self._taken:
-            self._taken.popleft().piece.release()
+            taken = self._taken.popleft()
+            if taken.ready is not None:
+                taken.ready()  # until then the device writes to it
+            taken.piece.release()
         self._ingest.drop()
 
 
@@ -350,20 +354,36 @@ class _Writer:
         self._lock = threading.Lock()  # entered itself, not by the condition: see `Pool`
         self._news = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
-        self._hurry = False
+        self._writing = threading.Lock()
+        self._hurried = 0  # who wait for memory
         self._ending = False
         self._failure: BaseException | None = None
 
     def look(self) -> None:
         """Something was added."""
-        if self._ingest.waiting_bytes >= SAVE_BATCH:
+        if self._is_due():
             self._wake()
 
-    def hurry(self) -> None:
-        """Write what there is, however little: somebody waits for the memory."""
+    def _is_due(self) -> bool:
+        waiting = self._ingest.waiting_bytes
+        return waiting >= SAVE_BATCH or (self._hurried > 0 and waiting > 0)
+
+    def make_room(self, freed: int) -> None:
+        """Return once memory has come free since the pool counted `freed`; until then write whatever is added, however
+        little: others may still hold what is in the way, and add it when nobody comes after them.
+
+        Raises:
+            whatever writing raised.
+        """
         with self._lock:
-            self._hurry = True
-        self._wake()
+            self._hurried += 1
+        try:
+            self._wake()
+            self._pool.wait(freed, self.has_failed)
+        finally:
+            with self._lock:
+                self._hurried -= 1
+        self.check()
 
     def _wake(self) -> None:
         with self._lock:
@@ -371,29 +391,33 @@ class _Writer:
                 self._thread = threading.Thread(target=self._run, name="casckpt-writer")
                 try:
                     self._thread.start()
-                except RuntimeError:  # the interpreter is about to end: no new threads
+                except RuntimeError:  # no more threads: the system's limit, or the interpreter is about to end
                     self._thread = None
+                except BaseException as error:  # an interrupt: whether it has begun is not known
+                    self._fail(error)
+                    raise
             self._news.notify()
         if self._thread is None:
             self._write()
 
     def _run(self) -> None:
-        while True:
+        while self._failure is None:
             with self._lock:
-                self._news.wait_for(lambda: self._hurry or self._ending or self._ingest.waiting_bytes >= SAVE_BATCH)
+                self._news.wait_for(lambda: self._ending or self._is_due())
                 if self._ending:
                     return
-                self._hurry = False
             self._write()
-            if self._failure is not None:
-                return
 
     def _write(self) -> None:
         try:
-            self._ingest.flush()
+            with self._writing:
+                self._ingest.flush()
         except BaseException as error:
-            self._failure = error
-            self._pool.wake()
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        self._failure = error
+        self._pool.wake()
 
     def has_failed(self) -> bool:
         return self._failure is not None

@@ -60,10 +60,11 @@ class Pool:
         self._free: list[_Slab] = []
         self._open: _Slab | None = None  # the one that pieces are taken from
         self._size = 0  # bytes of all slabs, in use or free
-        self._in_use = 0  # slabs with live pieces
+        self._in_use = 0  # bytes of slabs with live pieces
         self.freed = 0
         """How often a slab has come free: to be read before `take`, and given to `wait` where that found no room."""
         self._timer: threading.Timer | None = None
+        self._ended = False
 
     @property
     def size(self) -> int:
@@ -71,32 +72,37 @@ class Pool:
         return self._size
 
     def take(self, size: int, limit: int | None) -> Piece | None:
-        """`size` bytes; None where the pool would grow beyond the limit, and something is in use that will come free.
+        """`size` bytes; None where more would be in use than the limit, and something is that will come free.
 
-        limit: bytes; None: no limit.
+        limit: bytes of slabs, which the pool does not grow beyond either; None: no limit.
         """
         with self._lock:
             slab = self._open
             if slab is None or slab.used + size > len(slab.memory):
                 slab = self._next(size, limit)
-                if slab is None:
-                    return None
+            elif slab.live == 0 and not self._may_use(len(slab.memory), limit):
+                slab = None
+            if slab is None:
+                return None
             start = slab.used
             slab.used = min(len(slab.memory), -(-(start + size) // _ALIGN) * _ALIGN)
-            self._in_use += slab.live == 0
+            self._in_use += len(slab.memory) if slab.live == 0 else 0
             slab.live += 1
             return Piece(self, slab, slab.memory[start : start + size])
+
+    def _may_use(self, more: int, limit: int | None) -> bool:
+        return limit is None or self._in_use + more <= limit or not self._in_use
 
     def _next(self, size: int, limit: int | None) -> _Slab | None:
         """Make another slab the open one."""
         found = next((slab for slab in self._free if len(slab.memory) >= size), None)
+        wanted = max(size, SLAB) if found is None else len(found.memory)
+        if not self._may_use(wanted, limit):
+            return None
         if found is not None:
             self._free.remove(found)
         else:
-            wanted = max(size, SLAB)
             if limit is not None and self._size + wanted > limit:
-                if self._in_use:
-                    return None
                 self._drop()  # too small ones, which are all free
             found = _Slab(self._allocate(wanted))
             self._size += wanted
@@ -110,10 +116,12 @@ class Pool:
             slab.live -= 1
             if slab.live == 0:
                 slab.used = 0
-                self._in_use -= 1
+                self._in_use -= len(slab.memory)
                 self.freed += 1
                 if slab is not self._open:
                     self._free.append(slab)
+                if self._ended:
+                    self._drop()
                 self._room.notify_all()
 
     def wait(self, freed: int, may_go_on: Callable[[], bool]) -> None:
@@ -139,7 +147,7 @@ class Pool:
         """Nobody needs the pool for now: if that stays so for POOL_IDLE seconds, its memory is given up."""
         with self._lock:
             self._cancel()
-            if self._size:
+            if self._size and not self._ended:
                 self._timer = threading.Timer(POOL_IDLE, self.give_up)
                 self._timer.daemon = True
                 try:
@@ -155,6 +163,13 @@ class Pool:
     def give_up(self) -> None:
         """Free the memory that nothing is in."""
         with self._lock:
+            self._cancel()
+            self._drop()
+
+    def end(self) -> None:
+        """It will not be used for another commit: what comes free is given up at once."""
+        with self._lock:
+            self._ended = True
             self._cancel()
             self._drop()
 
