@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import warnings
 from collections import deque
-from dataclasses import dataclass, field
+from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Final, Literal
 
 from casckpt.errors import CasckptError
@@ -29,7 +30,11 @@ class Flight:
     pending: PendingCommit
     step: int
     best: float | None
-    process: int = field(default_factory=os.getpid)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this is the process that makes it; a forked child has no part in it."""
+        return self.pending.process == os.getpid()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,14 @@ class Behind:
         """A commit was made at once; upkeep is to follow it."""
         self._rounds.ask()
 
+    @property
+    def has_landed(self) -> bool:
+        """Whether the commit that was handed over is durable; of one that failed, nobody is told by asking."""
+        flight = self._flight
+        if flight is None or not flight.is_ours or not flight.pending.done():
+            return False
+        return Future.exception(flight.pending) is None
+
     def settle(self, *, wait: bool) -> Ended | None:
         """How the commit that was handed over ended, once; None: it has not, or there was none.
 
@@ -76,7 +89,7 @@ class Behind:
         flight = self._flight
         if flight is None:
             return None
-        if flight.process != os.getpid():  # a forked child has no part in it
+        if not flight.is_ours:
             self._flight = None
             return None
         if not wait and not flight.pending.done():

@@ -134,7 +134,8 @@ class Checkpointer:
     @property
     def last(self) -> Commit | None:
         """The newest durable commit that was made, resumed from or rolled back to here."""
-        self._settle()
+        if self._behind.has_landed:
+            self._settle()
         return self._last
 
     @property

@@ -45,9 +45,10 @@ class Rounds:
             self._asked = True
             if self._busy:
                 return
-        # at the interpreter's end no thread can begin: then whoever waits does it, or nobody, until the next run
-        with contextlib.suppress(RuntimeError):
-            threading.Thread(target=self._run, name="casckpt-upkeep").start()
+        # where no thread can begin, or exit would not wait for one, whoever waits does it; else the next run
+        if threading.main_thread().is_alive():
+            with contextlib.suppress(RuntimeError):
+                threading.Thread(target=self._run, name="casckpt-upkeep").start()
 
     def wait(self) -> None:
         """Return when all that was asked for is done."""
