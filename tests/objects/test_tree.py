@@ -346,6 +346,8 @@ BAD = {
     "a whole number as a float": _with(4, 0.0),
     "a size as a float": _with(2, [2.0]),
     "a size of text": _with(2, ["2"]),
+    "a huge size of nothing": [TENSOR, "float32", [0, 1 << 62], None, 0, b"", None, 0],
+    "a huge alias": _with(6, 1 << 62),
     "an offset beyond 64 bits": _with(4, msgspec.msgpack.Ext(1, (1 << 70).to_bytes(9, "big"))),
     "a tensor of a storage that is not saved yet": _with(5, 0),
     "a tensor of no storage": _with(5, None),
@@ -376,7 +378,8 @@ def test_the_record_that_the_bad_ones_are_made_of_is_sound() -> None:
 
 
 def test_an_empty_tensor_reaches_nowhere_whatever_its_strides() -> None:
-    assert decode_tree(_raw([TENSOR, "float32", [0, 1 << 60], [1 << 60, 1], 1 << 60, b"", None, 0]), 16)
+    for strides in ([1 << 60, 1], None):
+        assert decode_tree(_raw([TENSOR, "float32", [0, 1 << 60], strides, 1 << 60, b"", None, 0]), 16)
 
 
 @pytest.mark.parametrize("item", [[99], _with(1, "float3")])
@@ -409,6 +412,13 @@ def test_a_leaf_can_be_expanded_down_to_the_limit_and_no_deeper(leaf: Value, wra
     assert expand(value, trees.fetch) == value
     with pytest.raises(CorruptObjectError, match="deeper"):
         expand(wrap(value), trees.fetch)
+
+
+def test_a_key_stands_where_it_is_however_long() -> None:
+    value = Map((((("x" * SPILL_TREE, 1), [2]), 3),))
+    trees = Trees()
+    assert trees.read(trees.write(value)) == value
+    assert len(trees.held) == 1
 
 
 def test_references_that_go_round_are_damage() -> None:
