@@ -105,22 +105,26 @@ def test_the_cores_that_may_be_used_are(monkeypatch) -> None:
 
 
 INTERRUPTED = """
-    import _thread, signal, time
+    import _thread, signal, sys, time
     from casckpt.tensors.workers import each
     from tests.store.interrupts import interrupt_in
 
     def interrupt(number, frame):
-        raise KeyboardInterrupt
+        if awaited:  # a thread that is about to end may be given a signal that long before was meant for the process
+            raise KeyboardInterrupt
 
     signal.signal(signal.SIGALRM, interrupt)
+    sys.setswitchinterval(1e-5)
     came = late = 0
+    main = _thread.get_ident()
 
     for number in range(3000):
-        over = False
+        over, awaited = False, True
 
         def work(item):
             global late
-            for _ in range(40):
+            long = number % 2 and _thread.get_ident() != main  # then the others are waited for
+            for _ in range(4000 if long else 40):
                 late += over
 
         try:
@@ -129,7 +133,7 @@ INTERRUPTED = """
             interrupt_in(0)
         except KeyboardInterrupt:
             came += 1
-        over = True
+        over, awaited = True, False
         while _thread._count():
             time.sleep(0)
     print(came, late)
