@@ -1,1 +1,1 @@
-"""Figures that anyone can make again: `python -m benchmarks` against peers, `python -m benchmarks.gc` and others alone."""
+"""Figures that anyone can make again: `python -m benchmarks`, and others, such as `python -m benchmarks.gc`."""

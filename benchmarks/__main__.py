@@ -21,10 +21,14 @@ from benchmarks.report.record import Record
 from benchmarks.rows.all import ROWS
 from benchmarks.rows.workloads import names as workload_names
 from benchmarks.rows.workloads import row_of
+from benchmarks.states import WORKLOADS
 
 UNITS = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 SIZE, SIZE_QUICK = 1_200_000_000, 120_000_000
-WORKLOAD_SIZES, WORKLOAD_SIZES_QUICK = (100_000_000,), (20_000_000,)
+WORKLOAD_SIZES, WORKLOAD_SIZES_QUICK = (100_000_000,), (4_000_000,)
+WORKLOAD_SIZES_FULL = (100_000_000, 1_200_000_000, 4_000_000_000)
+BOTH = ("fp32", "bf16")
+IN_BOTH = {"dense", "tenth"}  # elsewhere it only halves the bytes, and is left to --full
 REPEATS, REPEATS_QUICK = 5, 3
 
 
@@ -43,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--size", type=size, help="bytes of the state, such as 1.2GB")
     made.add_argument("--workload-sizes", type=size, nargs="+", help="sizes for the workloads, such as 0.1GB 1GB 4GB")
     made.add_argument("--repeats", type=int, help="repeats that count, beside the warm-up")
-    made.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="workloads are measured in both")
+    made.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="dense workloads are measured in both")
     made.add_argument(
         "--out", type=Path, default=Path("benchmark-results"), help="a folder, on the disk to be measured"
     )
@@ -51,6 +55,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--from", type=Path, metavar="FILE.json", dest="source", help="report that run; measure nothing")
     made.add_argument("--readme", action="store_true", help="put the tables into README.md and docs/benchmarks.md")
     made.add_argument("--list", action="store_true", help="say which rows there are")
+    made.add_argument(
+        "--full", action="store_true", help="workloads of 0.1, 1.2 and 4 GB in both dtypes: takes an hour"
+    )
     made.add_argument("--quick", action="store_true", help="smaller states, fewer repeats: to see that it runs")
     return made
 
@@ -86,8 +93,13 @@ def main(arguments: list[str] | None = None) -> int:
 def _choose(options: argparse.Namespace) -> dict[str, tuple[int, str]]:
     """The rows that are asked for, in order, with the size and dtype of each."""
     size_of_rows = options.size or (SIZE_QUICK if options.quick else SIZE)
-    sizes = tuple(options.workload_sizes or (WORKLOAD_SIZES_QUICK if options.quick else WORKLOAD_SIZES))
-    every = dict.fromkeys(ROWS, (size_of_rows, options.dtype)) | workload_names(sizes, ("fp32", "bf16"))
+    usual = WORKLOAD_SIZES_FULL if options.full else WORKLOAD_SIZES_QUICK if options.quick else WORKLOAD_SIZES
+    sizes = tuple(options.workload_sizes or usual)
+    dtypes = {
+        name: BOTH if options.full or (name in IN_BOTH and not options.quick) else (options.dtype,)
+        for name in WORKLOADS
+    }
+    every = dict.fromkeys(ROWS, (size_of_rows, options.dtype)) | workload_names(sizes, dtypes)
     if not options.rows:
         return every
     unknown = [name for name in options.rows if not any(_is_asked(one, name) for one in every)]

@@ -15,8 +15,8 @@ from benchmarks.peers.peer import Peer
 from benchmarks.rows.row import Row
 from benchmarks.states import TINY, TINY_BYTES, WORKLOADS, Workload, nbytes
 
-SAVES, SAVES_LARGE, LARGE = 4, 3, 500e6
-LOADS = 3
+SAVES, SAVES_LARGE, SAVES_QUICK, LARGE = 4, 3, 2, 500e6
+LOADS, LOADING_SECONDS = 3, 1.0
 # Arrays, zarr or other, cost these some milliseconds each: a save of 20,000 took minutes when it was tried.
 SLOW_WITH_MANY = {"icechunk", "DCP save"}
 MANY = 2_000
@@ -39,12 +39,12 @@ def measure(workload: Workload, setting: Setting) -> Outcome:
         save[kind.name] = Series(SECONDS, saves[1:])
         load[kind.name] = Series(SECONDS, loads)
         stored[kind.name] = Series(BYTES, (float(disk),))
-    note = f"{count:,} tensors, {size / 1e6:.0f} MB, saved {_saves(size)} times"
+    note = f"{count:,} tensors, {size / 1e6:.0f} MB, saved {_saves(setting, size)} times"
     return Outcome({"first save": first, "save": save, "load": load, "stored": stored}, missing, note)
 
 
-def _saves(size: int) -> int:
-    return SAVES if size < LARGE else SAVES_LARGE
+def _saves(setting: Setting, size: int) -> int:
+    return SAVES_QUICK if setting.quick else SAVES if size < LARGE else SAVES_LARGE
 
 
 def _one(kind: type[Peer], workload: Workload, setting: Setting) -> tuple[tuple[float, ...], tuple[float, ...], int]:
@@ -54,7 +54,7 @@ def _one(kind: type[Peer], workload: Workload, setting: Setting) -> tuple[tuple[
     peer = kind(place)
     try:
         saves = []
-        for number in range(_saves(nbytes(state))):
+        for number in range(_saves(setting, nbytes(state))):
             if number:
                 peer.forget_past()
                 workload.step(state, number)
@@ -62,8 +62,10 @@ def _one(kind: type[Peer], workload: Workload, setting: Setting) -> tuple[tuple[
             with timed() as watch:
                 peer.save(state)
             saves.append(watch.seconds)
-        loads = tuple(seconds_of(peer.load) for _ in range(LOADS))
-        return tuple(saves), loads, peer.stored()
+        loads = [seconds_of(peer.load)]
+        while len(loads) < LOADS and sum(loads) < LOADING_SECONDS:
+            loads.append(seconds_of(peer.load))
+        return tuple(saves), tuple(loads), peer.stored()
     finally:
         peer.close()
         remove(place)
@@ -76,11 +78,14 @@ def row_of(name: str) -> Row:
     return Row(name, f"{found.title}, {dtype}, {size}", partial(measure, found))
 
 
-def names(sizes: tuple[int, ...], dtypes: tuple[str, ...]) -> dict[str, tuple[int, str]]:
-    """A row for each workload, dtype and size: its name, size and dtype. The tiny tensors have a size of their own."""
+def names(sizes: tuple[int, ...], dtypes: dict[str, tuple[str, ...]]) -> dict[str, tuple[int, str]]:
+    """A row for each workload, size and dtype: its name, size and dtype. The tiny tensors have a size of their own.
+
+    dtypes: of each workload.
+    """
     found = {}
     for workload in WORKLOADS:
-        for dtype in dtypes:
+        for dtype in dtypes[workload]:
             for size in (min(sizes[0], TINY * TINY_BYTES),) if workload == "tiny" else sizes:
                 found[f"workload/{workload}/{dtype}/{size / 1e6:g} MB"] = (size, dtype)
     return found
