@@ -39,9 +39,10 @@ class Repository(Committing):
 
         paths: globs over `.`-joined paths, such as "model.*"; the result keeps its nesting. device: where all tensors
         are to be; None: on the CPU. out: a state that is of no more use, as an earlier `load` gave it: where a CPU
-        tensor of the same path, dtype, shape and layout stands in it, and shows all of its storage, the result's tensor
-        takes over that memory, which saves most of the time. Tensors of up to 4 KiB, and everything else, are made
-        anew. What was in the tensors of `out` is gone then, and undefined after an error; use `restore` for live ones.
+        tensor of the same path, dtype and shape stands in it, with a storage as large as the saved one's, all of which
+        it shows, the result's tensor takes over that memory, which saves much of the time. Tensors of up to 4 KiB, and
+        everything else, are made anew. What was in the tensors of `out` is gone then, and undefined after an error; use
+        `restore` for live ones.
 
         Raises:
             UnknownRevisionError, AmbiguousRevisionError, PrunedCommitError

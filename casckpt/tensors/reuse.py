@@ -14,7 +14,7 @@ import torch
 from casckpt.limits import MAX_DEPTH
 from casckpt.objects.node import NodeRef
 from casckpt.objects.paths import child
-from casckpt.objects.values import ITEM_SIZE, TensorRecord
+from casckpt.objects.values import TensorRecord
 from casckpt.tensors.torch_leaves import DTYPES
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
@@ -52,30 +52,22 @@ class Reuse:
 
 
 def _fits(live: torch.Tensor, record: TensorRecord) -> bool:
-    """Whether a live tensor is laid out over its storage as the saved one, and shows every byte of it."""
+    """Whether the record's storage is as large as the live tensor's, and that shows each byte of its own."""
     if type(live) not in _PLAIN or live.layout is not torch.strided or live.device.type != "cpu":
         return False
-    if (
-        live.dtype is not DTYPES.get(record.dtype)
-        or tuple(live.shape) != record.shape
-        or live.is_conj()
-        or live.is_neg()
-    ):
+    if live.dtype is not DTYPES.get(record.dtype) or tuple(live.shape) != record.shape:
         return False
-    storage = live.untyped_storage()
-    length = record.storage.length if isinstance(record.storage, NodeRef) else None
-    return (
-        storage.nbytes() == length == record.elements * ITEM_SIZE[record.dtype]
-        and record.offset == live.storage_offset() == 0
-        and _is_dense(record.shape, record.strides)
-        and live.stride() == record.strides
-    )
+    held = live.untyped_storage().nbytes()
+    saved = record.storage.length if isinstance(record.storage, NodeRef) else None
+    return held == saved == live.numel() * live.element_size() and _is_dense(live)
 
 
-def _is_dense(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
-    """Whether elements lie side by side in some order, so that as many elements are as many places."""
+def _is_dense(live: torch.Tensor) -> bool:
+    """Whether elements lie side by side in some order, so that no two are one place in memory."""
     step = 1
-    for stride, size in sorted((stride, size) for stride, size in zip(strides, shape, strict=True) if size > 1):
+    for stride, size in sorted(
+        (stride, size) for stride, size in zip(live.stride(), live.shape, strict=True) if size > 1
+    ):
         if stride != step:
             return False
         step *= size
