@@ -25,14 +25,16 @@ from casckpt.history.fetch import Objects
 from casckpt.history.listing import describe, whole_leaves
 from casckpt.history.records import check_not_pruned, get_mark
 from casckpt.limits import MIB
-from casckpt.objects.codec import decode_into, verified
+from casckpt.objects.codec import verified
 from casckpt.objects.ids import IdScheme, Kind
 from casckpt.objects.node import StorageNode, chunk_count
 from casckpt.objects.paths import child, find, unescape
 from casckpt.objects.tree import expand, shallow
 from casckpt.objects.values import ITEM_SIZE, ArrayRecord, Map, TensorRecord, Value, contiguous_strides
+from casckpt.tensors import huge_pages
 from casckpt.tensors.indexing import Box, Layout, View, boxes, choose, lay_out
 from casckpt.tensors.leaf import LeafError
+from casckpt.tensors.load import Region, fill, node_of
 from casckpt.tensors.numpy_leaves import Array, dtype_of
 from casckpt.tensors.torch_leaves import DTYPES
 from casckpt.tensors.workers import each, thread_count
@@ -122,6 +124,7 @@ class TensorHandle:
         layout = lay_out(view)
         flat = _memory(layout.nbytes, self.path)
         if layout.nbytes:
+            huge_pages.prefer([flat.numpy().data])
             self._fill(layout, flat.numpy())
         if isinstance(self.dtype, torch.dtype):
             # an empty tensor of the dtype comes from a view, since torch warns where one of complex32 is made
@@ -141,13 +144,16 @@ class TensorHandle:
         def work(commits: CommitReader) -> None:
             objects = commits.objects
             try:
+                if not layout.steps:
+                    fill(objects, [Region(stored, out.data, layout.start)])
+                    return
                 pieces = list(_pieces(objects, stored, layout))
             except MissingObjectError:
                 self._check_kept(commits)
                 raise
             total = sum(piece.high - piece.low for piece in pieces)
             each(
-                lambda piece: _decode(objects.scheme, piece, layout.item, out),
+                lambda piece: _take(objects.scheme, piece, layout.item, out),
                 pieces,
                 threads=thread_count() if total > _ALONE else 1,
             )
@@ -255,12 +261,7 @@ def _stored(record: _Record, objects: Objects, path: str) -> bytes | StorageNode
         return storage
     if isinstance(storage, int):
         raise CorruptObjectError(f"at {path}: a record of a state that was never saved")
-    node = objects.node(storage.id)
-    if node.length != storage.length:
-        raise CorruptObjectError(
-            f"node {storage.id.hex()} spans {node.length} bytes where {storage.length} are expected"
-        )
-    return node
+    return node_of(objects, storage)
 
 
 def _memory(length: int, path: str) -> torch.Tensor:
@@ -292,11 +293,7 @@ def _pieces(objects: Objects, node: StorageNode, layout: Layout) -> Iterator[_Pi
             yield _Piece(low, high, oid, objects.frame(Kind.CHUNK, oid), wanted)
 
 
-def _decode(scheme: IdScheme, piece: _Piece, item: int, out: Array) -> None:
-    first = piece.boxes[0]
-    if first.length == piece.high - piece.low:  # all of it, in one run
-        decode_into(scheme, piece.oid, piece.frame, out[first.to : first.to + first.length].data)
-        return
+def _take(scheme: IdScheme, piece: _Piece, item: int, out: Array) -> None:
     raw = verified(scheme, Kind.CHUNK, piece.oid, piece.frame)
     if len(raw) != piece.high - piece.low:
         raise CorruptObjectError(
