@@ -16,7 +16,7 @@ from typing import Final, Literal
 from casckpt.errors import CorruptObjectError
 from casckpt.limits import MAX_DEPTH
 from casckpt.objects.tree import Fetch, shallow
-from casckpt.objects.values import MAPPINGS, METADATA, Map, Typed, Value
+from casckpt.objects.values import MAPPINGS, METADATA, Map, TensorRecord, Typed, Value
 
 _KEY: Final = re.compile(r"(?:^|\.)((?:[^.\\]|\\.)*)", re.DOTALL)
 
@@ -46,9 +46,9 @@ def readable(item: object) -> str:
 
 def child(path: str, key: Value) -> str:
     """The path of what stands under `key` at `path`: ("model", "a.b") -> "model.a\\.b"; ("state", 0) -> "state.0"."""
-    if isinstance(key, Typed):
-        key = f"{key.name}({readable(key.value)})"
-    name = escape(key if isinstance(key, str) else readable(key))
+    if not isinstance(key, str):
+        key = f"{key.name}({readable(key.value)})" if isinstance(key, Typed) else readable(key)
+    name = escape(key)
     return f"{path}.{name}" if path else name
 
 
@@ -69,7 +69,10 @@ def leaves(value: Value, path: str = "") -> Iterator[tuple[str, Value]]:
     empty = True
     for inner_path, inner in children(path, value):
         empty = False
-        yield from leaves(inner, inner_path)
+        if isinstance(inner, TensorRecord):  # of which there may be tens of thousands
+            yield inner_path, inner
+        else:
+            yield from leaves(inner, inner_path)
     if empty:
         yield path, value
 
