@@ -1,0 +1,184 @@
+"""The staging pool gives out memory that nobody else has, within its limits, and keeps it only while it is of use."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+import casckpt
+from casckpt.tensors import staging
+from casckpt.tensors.staging import Bytes, Piece, Pool
+
+SLAB = 4096
+LIMITS = st.sampled_from([None, 1, SLAB, 2 * SLAB, 3 * SLAB, 5 * SLAB + 1])
+
+
+class Machine(RuleBasedStateMachine):
+    """Pieces are taken and released in any order, each filled with bytes of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(staging, "SLAB", SLAB)
+        self.slabs: weakref.WeakValueDictionary[int, Bytes] = weakref.WeakValueDictionary()
+        self.made = 0
+        self.pool = Pool(self.allocate)
+        self.held: dict[int, Piece] = {}
+        self.number = 0
+
+    def allocate(self, size: int) -> Bytes:
+        self.made += 1
+        slab = self.slabs[self.made] = np.empty(size, np.uint8)
+        return slab
+
+    def teardown(self) -> None:
+        while self.held:
+            self.held.popitem()[1].release()
+        self.pool.give_up()
+        assert self.pool.size == self.pool._in_use == 0
+        assert not self.slabs
+        self.patch.undo()
+
+    def in_use(self) -> int:
+        """Bytes of the slabs that pieces are held of."""
+        slabs = {id(piece._slab): len(piece._slab.memory) for piece in self.held.values()}
+        return sum(slabs.values())
+
+    @rule(size=st.one_of(st.integers(1, 2 * SLAB), st.sampled_from([SLAB, SLAB // 2, SLAB + 1])), limit=LIMITS)
+    def takes(self, size: int, limit: int | None) -> None:
+        before, was = self.in_use(), self.pool.size
+        piece = self.pool.take(size, limit)
+        if piece is None:
+            assert limit is not None and before > 0, "only where something will come free"
+            assert self.pool.size == was
+            return
+        assert len(piece.memory) == size
+        self.number += 1
+        piece.memory[:] = self.number % 251
+        self.held[self.number] = piece
+        if limit is not None and self.in_use() != before:
+            assert self.in_use() <= limit or before == 0
+        if limit is not None and self.pool.size > was:
+            assert self.pool.size <= max(limit, size, SLAB), "it does not grow beyond the limit, or one piece's need"
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def releases(self, data: st.DataObject) -> None:
+        freed, before = self.pool.freed, self.in_use()
+        self.held.pop(data.draw(st.sampled_from(sorted(self.held)))).release()
+        assert (self.pool.freed > freed) == (self.in_use() < before)
+
+    @rule()
+    def gives_up(self) -> None:
+        self.pool.give_up()
+        assert self.pool.size == self.in_use()
+
+    @invariant()
+    def nobody_else_wrote_to_a_piece(self) -> None:
+        for number, piece in self.held.items():
+            assert (piece.memory == number % 251).all()
+
+    @invariant()
+    def it_counts_what_it_holds(self) -> None:
+        assert self.pool.size == sum(len(slab) for slab in self.slabs.values())
+        assert self.pool._in_use == self.in_use()
+
+
+TestPool = Machine.TestCase
+TestPool.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_what_is_dropped_with_pieces_out_is_freed_as_they_come_back(monkeypatch) -> None:
+    monkeypatch.setattr(staging, "SLAB", SLAB)
+    pool = Pool()
+    pieces = [pool.take(SLAB, None) for _ in range(3)]
+    pool.take(10, None).release()
+    assert pool.size == 4 * SLAB
+    pool.end()
+    for left in (2, 1, 0):
+        pieces.pop().release()
+        assert pool.size == left * SLAB
+    pool.rest()
+    assert pool._timer is None
+
+
+def test_new_ways_to_take_memory_drop_what_was_taken_in_the_old_one(monkeypatch) -> None:
+    monkeypatch.setattr(staging, "SLAB", SLAB)
+    pool, pinned = Pool(), []
+
+    def pin(size: int) -> Bytes:
+        pinned.append(size)
+        return np.empty(size, np.uint8)
+
+    held, other = pool.take(SLAB, None), pool.take(SLAB, None)
+    other.release()
+    pool.use(pin)
+    pool.use(pin)
+    assert pool.size == SLAB
+    pool.take(10, None).release()
+    assert pinned == [SLAB]
+    held.release()
+
+
+def test_its_memory_is_given_up_when_nobody_has_needed_it_for_a_while(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(staging, "POOL_IDLE", 0.05)
+    given_up = threading.Event()
+    give_up = Pool.give_up
+
+    def tell(pool: Pool) -> None:
+        give_up(pool)
+        given_up.set()
+
+    monkeypatch.setattr(Pool, "give_up", tell)
+    with casckpt.open(tmp_path / "store") as repo:
+        repo.commit_async({"w": np.arange(100_000)}).result()
+        pool = repo._pool
+        assert given_up.wait(30)
+        assert pool.size == 0
+        given_up.clear()
+        repo.commit({"w": np.arange(100_000) + 1})
+        assert repo._pool is pool
+        assert given_up.wait(30) and pool.size == 0
+
+
+def test_while_it_is_needed_it_is_not_given_up(tmp_path, monkeypatch) -> None:
+    timers = []
+
+    class Never(threading.Timer):
+        """Says when it would have begun, and is never over."""
+
+        def start(self) -> None:
+            timers.append(self)
+
+    monkeypatch.setattr(threading, "Timer", Never)
+    with casckpt.open(tmp_path / "store") as repo:
+        for number in range(3):
+            repo.commit({"w": np.arange(100_000) + number})
+            assert repo._pool._timer is timers[-1] and len(timers) == number + 1
+            assert all(timer.finished.is_set() for timer in timers[:-1])
+            assert not timers[-1].finished.is_set()
+    assert timers[-1].finished.is_set()
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_it_does_not_grow_from_one_commit_to_the_next(tmp_path, behind: bool) -> None:
+    state = {str(number): np.zeros(3 << 20, np.uint8) for number in range(16)}
+    with casckpt.open(tmp_path / "store", codec="none") as repo:
+        sizes = []
+        for number in range(20):
+            for index, held in enumerate(state.values()):
+                held[:: 1 << 12] = (number + index) % 256
+            repo.commit_async(state).result() if behind else repo.commit(state)
+            sizes.append(repo._pool.size)
+        assert max(sizes) == sizes[0] <= (48 << 20) * 1.4 + staging.SLAB
+        assert repo._pool._in_use == 0
+        memory = weakref.ref(repo._pool._open.memory)
+    gc.collect()
+    assert memory() is None
