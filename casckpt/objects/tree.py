@@ -198,7 +198,8 @@ def unpack(raw: bytes) -> Any:
     """
     try:
         return _unpacker.decode(raw)
-    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError, TypeError) as error:
+        # TypeError: msgspec 0.19, of a map with a map as a key
         raise CorruptObjectError(f"a tree cannot be read: {error}") from error
 
 
