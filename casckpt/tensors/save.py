@@ -268,11 +268,13 @@ class Save:
             try:
                 self._finish(self._taken.popleft())
             except IndexError:
-                self._writer.make_room(freed)
+                self._writer.make_room(freed, lambda: bool(self._taken))
 
     def _put_off(self, taken: _Taken) -> None:
         if self._deferred:
             self._taken.append(taken)
+            if self._writer.is_hurried:
+                self._pool.wake()
         else:
             self._finish(taken)
 
@@ -368,9 +370,15 @@ class _Writer:
         waiting = self._ingest.waiting_bytes
         return waiting >= SAVE_BATCH or (self._hurried > 0 and waiting > 0)
 
-    def make_room(self, freed: int) -> None:
-        """Return once memory has come free since the pool counted `freed`; until then write whatever is added, however
-        little: others may still hold what is in the way, and add it when nobody comes after them.
+    @property
+    def is_hurried(self) -> bool:
+        """Whether anybody waits for memory."""
+        return self._hurried > 0
+
+    def make_room(self, freed: int, may_go_on: Callable[[], bool]) -> None:
+        """Return once memory has come free since the pool counted `freed`, or `may_go_on` says so; until then write
+        whatever is added, however little: others may still hold what is in the way, and add it when nobody comes after
+        them.
 
         Raises:
             whatever writing raised.
@@ -379,7 +387,7 @@ class _Writer:
             self._hurried += 1
         try:
             self._wake()
-            self._pool.wait(freed, self.has_failed)
+            self._pool.wait(freed, lambda: self._failure is not None or may_go_on())
         finally:
             with self._lock:
                 self._hurried -= 1
@@ -418,9 +426,6 @@ class _Writer:
     def _fail(self, error: BaseException) -> None:
         self._failure = error
         self._pool.wake()
-
-    def has_failed(self) -> bool:
-        return self._failure is not None
 
     def check(self) -> None:
         """Raise what writing raised."""
