@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 # Below so many bytes of chunks, threads take longer to start than they save.
 _ALONE: Final = 4 * MIB
 
+# Bytes that iteration reads at a time: row by row, every chunk would be read once for each row in it.
+_AHEAD: Final = MIB
 # Paths that an error names.
 _NEAR: Final = 3
 
@@ -58,7 +60,8 @@ class TensorHandle:
     `handle[index]` takes ints, slices with positive steps, `...`, None and tuples of these, as torch does, and reads
     the chunks in which something of that is, each once, each checked. What it gives is in memory of its own on the CPU,
     in the order in which it is stored, and requires no gradient; of a numpy array it is one. `len` and iteration are
-    over the first dimension, as of a tensor. Threads may share a handle; the store must stay open.
+    over the first dimension, as of a tensor; iteration reads a MiB at a time. Threads may share a handle; the store
+    must stay open.
 
     path: as `Repository.ls` has it. commit: the id, hex. shape: elements along each dimension. dtype: torch's, or of a
     numpy array numpy's.
@@ -109,7 +112,8 @@ class TensorHandle:
         return self[...]
 
     def __iter__(self) -> Iterator[Any]:
-        return (self[index] for index in range(len(self)))
+        step = max(1, _AHEAD * len(self) // max(1, self.nbytes))
+        return (row for at in range(0, len(self), step) for row in self[at : at + step])
 
     def __getitem__(self, index: object) -> Any:
         """What an index takes of it.
