@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import re
+import os
 import sys
 import tempfile
 import time
@@ -21,23 +21,15 @@ from benchmarks.report.record import Record
 from benchmarks.rows.all import ROWS
 from benchmarks.rows.workloads import names as workload_names
 from benchmarks.rows.workloads import row_of
+from benchmarks.size import size
 from benchmarks.states import WORKLOADS
 
-UNITS = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 SIZE, SIZE_QUICK = 1_200_000_000, 120_000_000
 WORKLOAD_SIZES, WORKLOAD_SIZES_QUICK = (100_000_000,), (4_000_000,)
 WORKLOAD_SIZES_FULL = (100_000_000, 1_200_000_000, 4_000_000_000)
 BOTH = ("fp32", "bf16")
 IN_BOTH = {"dense", "tenth"}  # elsewhere it only halves the bytes, and is left to --full
 REPEATS, REPEATS_QUICK = 5, 3
-
-
-def size(text: str) -> int:
-    """Bytes, as in "1.2GB" or "100 MB"."""
-    found = re.fullmatch(r"([0-9.]+) ?([kKMG]i?B)", text)
-    if found is None or found[2] not in UNITS:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 1.2GB")
-    return int(float(found[1]) * UNITS[found[2]])
 
 
 def parser() -> argparse.ArgumentParser:
@@ -113,6 +105,9 @@ def _is_asked(name: str, asked: str) -> bool:
 
 
 def _measure(options: argparse.Namespace, chosen: dict[str, tuple[int, str]]) -> Record:
+    load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    if load > cores / 2:
+        print(f"the machine is busy (load {load:.1f}, {cores} cores): ratios will be off", file=sys.stderr)
     repeats = options.repeats or (REPEATS_QUICK if options.quick else REPEATS)
     titles: dict[str, str] = {}
     outcomes: dict[str, Outcome] = {}
@@ -134,6 +129,7 @@ def _measure(options: argparse.Namespace, chosen: dict[str, tuple[int, str]]) ->
         "repeats": repeats,
         "dtype": options.dtype,
         "quick": options.quick,
+        "load": round(load, 1),
     }
     today = datetime.date.today().isoformat()
     return Record(today, machine.describe(options.out), settings, titles, outcomes, failed)

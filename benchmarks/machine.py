@@ -12,6 +12,7 @@ from pathlib import Path
 
 PACKAGES = ("torch", "numpy", "lmdb", "xxhash", "zstandard", "safetensors", "icechunk", "zarr", "tensorstore")
 COMMANDS = {"restic": ["restic", "version"], "borg": ["borg", "--version"]}
+HARDWARE = ("cpu", "cores", "memory", "kernel", "huge pages", "file system")
 NOT_INSTALLED = "not installed"
 
 

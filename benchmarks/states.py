@@ -113,10 +113,12 @@ def change_adapters(state: State, step: int) -> None:
 
 
 def change_rows(state: State, step: int) -> None:
-    """The same rows of a table and of its moments: those of the words that came up."""
+    """The same rows of a table and of its moments: those of the words that came up, which are ordered by how often they
+    do, as vocabularies are (Zipf's law)."""
     first = next(iter(state.values()))
     count = max(1, int(len(first) * TOUCHED_ROWS))
-    rows = torch.randperm(len(first), generator=torch.Generator().manual_seed(step))[:count]
+    often = 1 / torch.arange(1, len(first) + 1)
+    rows = torch.multinomial(often, count, generator=torch.Generator().manual_seed(step))
     for tensor in state.values():
         words = tensor.view(_WORDS[tensor.element_size()])
         words[rows] += 1

@@ -24,7 +24,7 @@ def compare(earlier: Record, now: Record) -> str:
                     rows.append((name, f"{system}, {quantity}", *_line(was, series)))
     parts = [table(("row", "system", "then", "now", "now / then", ""), rows)]
     differing = [key for key in now.machine if earlier.machine.get(key) != now.machine[key]]
-    differing += [key for key in now.settings if earlier.settings.get(key) != now.settings[key]]
+    differing += [key for key in now.settings if key != "load" and earlier.settings.get(key) != now.settings[key]]
     if differing:
         parts.append(f"The runs differ in: {', '.join(differing)}.")
     return "\n\n".join(parts) + "\n"

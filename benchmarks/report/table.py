@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from benchmarks.goals import Goal, Judged, Limit
+from benchmarks.machine import HARDWARE
 from benchmarks.measure import BYTES, SECONDS, Series
 from benchmarks.outcome import Outcome
 from benchmarks.report.figures import amount, number, spread
@@ -59,15 +60,12 @@ def machine(record: Record) -> str:
     described = record.machine
     disk = f"{described['file system']}, transparent huge pages: {described['huge pages']}"
     hardware = f"{described['cpu']}, {described['cores']} cores, {described['memory']}, {described['kernel']}, {disk}"
-    packages = [f"{name} {version}" for name, version in described.items() if name not in _HARDWARE]
+    packages = [f"{name} {version}" for name, version in described.items() if name not in HARDWARE]
     settings = record.settings
     return (
         f"{hardware}. {', '.join(packages)}. A state of {amount(settings['size'], BYTES)} in {settings['dtype']}, "
-        f"{settings['repeats']} repeats, {record.made}."
+        f"{settings['repeats']} repeats, load {settings['load']} before they began, {record.made}."
     )
-
-
-_HARDWARE = {"cpu", "cores", "memory", "kernel", "huge pages", "file system"}
 
 
 def details(record: Record) -> str:
