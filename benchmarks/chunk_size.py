@@ -1,4 +1,4 @@
-"""What a store's chunk size costs and saves: times, and bytes where little changes. `docs/design/chunk_size.md` shows it.
+"""What a store's chunk size costs and saves: times, and bytes where little changes, for `docs/design/chunk_size.md`.
 
     python -m benchmarks.chunk_size [--size 400MB] [--repeats 5] [--out DIR]
 
@@ -21,7 +21,7 @@ import casckpt
 from benchmarks import machine
 from benchmarks.disk import check_room, remove, settle
 from benchmarks.measure import Series, Turn, alternate, seconds_of, timed
-from benchmarks.memory import give_back
+from benchmarks.memory import give_back, warm
 from benchmarks.peers.casckpt_store import drop_past
 from benchmarks.report.figures import amount, number
 from benchmarks.report.table import table
@@ -67,6 +67,7 @@ def _unchanged(repo: casckpt.Repository, state: State) -> Turn:
 def _load(repo: casckpt.Repository, state: State) -> Turn:
     def turn() -> float:
         give_back()
+        warm(nbytes(state))
         return seconds_of(repo.load)
 
     return turn

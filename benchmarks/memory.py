@@ -25,6 +25,25 @@ def give_back() -> None:
     _libc().malloc_trim(0)
 
 
+def warm(size: int) -> None:
+    """Have the kernel own so many bytes of free memory, in fact: touch them and give them back.
+
+    A virtual machine may hand memory that was free for a second or two to its host. Whoever uses it next waits for the
+    host at each page, several times as long as for all else that is done to it; also for pages of files.
+    """
+    ctypes.memset(held := _libc_malloc(size), 1, size)
+    _libc().free(held)
+
+
+def _libc_malloc(size: int) -> ctypes.c_void_p:
+    malloc = _libc().malloc
+    malloc.restype, malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    found = malloc(size)
+    if not found:
+        raise MemoryError(f"no {size} bytes to warm up")
+    return ctypes.c_void_p(found)
+
+
 @contextmanager
 def kept() -> Iterator[None]:
     """Have malloc keep what is freed, up to blocks of 32 MiB, so that what comes next gets touched memory."""

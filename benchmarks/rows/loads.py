@@ -12,7 +12,7 @@ import casckpt
 from benchmarks.disk import check_room
 from benchmarks.goals import Goal, Limit
 from benchmarks.measure import Turn, alternate, seconds_of, timed
-from benchmarks.memory import give_back, kept
+from benchmarks.memory import give_back, kept, warm
 from benchmarks.outcome import Outcome, Setting
 from benchmarks.peers.distributed import DistributedFiles
 from benchmarks.peers.safetensors_files import SafetensorsFiles, load_mapped_file
@@ -22,11 +22,12 @@ from benchmarks.rows.row import Row
 from benchmarks.states import State, dense, nbytes
 
 
-def fresh(load: Callable[[], State]) -> Turn:
-    """A turn of a load into memory that nobody has touched."""
+def fresh(load: Callable[[], State], size: int) -> Turn:
+    """A turn of a load of so many bytes into memory that this process has not touched."""
 
     def turn() -> float:
         give_back()
+        warm(size)
         return seconds_of(load)
 
     return turn
@@ -51,11 +52,12 @@ def measure_fresh(setting: Setting) -> Outcome:
         peer.save(state)
     with casckpt.open(setting.folder / "store") as repo:
         repo.commit(state)
+        size = nbytes(state)
         del state
         turns = {
-            "casckpt": fresh(repo.load),
-            "torch.load": fresh(torch_file.load),
-            "dcp.load": fresh(dcp_folder.load),
+            "casckpt": fresh(repo.load, size),
+            "torch.load": fresh(torch_file.load, size),
+            "dcp.load": fresh(dcp_folder.load, size),
         }
         found = alternate(turns, repeats=setting.repeats)
     return Outcome({"time": found}, note="fresh memory for all: everything is freed and handed back before each load")
@@ -70,13 +72,14 @@ def measure_other_ways(setting: Setting) -> Outcome:
         peer.save(state)
     with casckpt.open(setting.folder / "store") as repo:
         repo.commit(state)
+        size = nbytes(state)
         del state
         turns = {
-            "casckpt": fresh(repo.load),
+            "casckpt": fresh(repo.load, size),
             "torch.load, memory that malloc kept": reused(torch_file.load),
-            "torch.load mmap, every tensor touched": fresh(lambda: touch(load_mapped(torch_file.newest))),
+            "torch.load mmap, every tensor touched": fresh(lambda: touch(load_mapped(torch_file.newest)), size),
             "safetensors load_file, every tensor touched": fresh(
-                lambda: touch(load_mapped_file(safetensors_file.newest))
+                lambda: touch(load_mapped_file(safetensors_file.newest)), size
             ),
         }
         found = alternate(turns, repeats=setting.repeats)
