@@ -369,7 +369,7 @@ class _Making:
             pending.set_exception(failure)
         elif commit is not None:
             pending.set_result(commit)
-        del failure  # it holds on to this frame
+        del failure, pending, self  # the error holds on to this frame, and they to the error
 
     def figures(self, stall: float, waited: float) -> SaveFigures:
         """What it cost so far."""

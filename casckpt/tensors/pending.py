@@ -82,7 +82,9 @@ class PendingCommit(Future[Commit]):
         if timeout is None and self._lane.is_mine() and not self.done():
             raise self._lane.busy()
         error = super().exception(timeout)
-        self.seen = self.seen or error is not None
+        if error is not None and not self.seen:
+            self.seen = True
+            _forget_told()
         return error
 
     def _check_process(self) -> None:
@@ -197,7 +199,7 @@ class Lane:
         """Say that a commit failed."""
         with self._lock:
             self._lost.append(commit)
-        _untold[:] = [one for one in _untold if not one.seen] + [commit]
+        _untold.append(commit)
 
     @property
     def is_broken(self) -> bool:
@@ -217,8 +219,14 @@ class Lane:
         for commit in untold:
             commit.seen = True
         if untold:
+            _forget_told()
             error: Any = Future.exception(untold[0])
             raise error
+
+
+def _forget_told() -> None:
+    # an error that was raised holds on to the frames that it passed, and so to whoever asked, with all he has
+    _untold[:] = [one for one in _untold if not one.seen]
 
 
 def _tell_at_exit() -> None:
@@ -234,7 +242,7 @@ def _after_fork_in_child() -> None:  # pragma: no cover - runs in forked childre
 
 
 _log = logging.getLogger(__name__)
-# Commits that failed, of which nobody was told when one was last added.
+# Commits that failed, of which nobody was told.
 _untold: list[PendingCommit] = []
 atexit.register(_tell_at_exit)
 # Every one, for the child of a fork to find.

@@ -59,7 +59,7 @@ class Checkpointer:
         the end of the `with` block do. monitor, mode: commit only where this metric is better ("min", "max") than in
         every commit before.
     busy: where a commit is due while the one before is still being written, "wait" for that one, or "skip" it: the
-        next `step()` that finds nothing in the way commits.
+        next `step()` that finds nothing in the way commits. memory: as for `Repository.commit_async`.
     keep: what is kept; everything else is pruned after each commit, and collected, behind training.
     compact_above: the share of the store's file (between 0 and 1) that may be free, at 64 MiB or more; above it the
         file is rewritten between commits, and the rest of the disk given back, if no other process has it open. A
@@ -92,6 +92,7 @@ class Checkpointer:
         monitor: str | None = None,
         mode: Literal["min", "max"] = "min",
         busy: Literal["wait", "skip"] = "wait",
+        memory: int | None = None,
         keep: Keep | None = None,
         compact_above: float | None = None,
         branch: str | None = None,
@@ -112,6 +113,7 @@ class Checkpointer:
         if busy not in ("wait", "skip"):
             raise PolicyError(f"busy={busy!r} is neither 'wait' nor 'skip'")
         self._busy: Literal["wait", "skip"] = busy
+        self._memory = memory
         check_compact_above(compact_above)
         self._meta = dict(meta or {})
         self._signals = Signals(signals)
@@ -280,7 +282,13 @@ class Checkpointer:
         state, best = self._state()
         before, metrics = self._due.best, self._metrics.all()
         pending = self.repo.commit_async(
-            state, message, step=self._step, metrics=metrics, meta=self._meta, busy=self._busy
+            state,
+            message,
+            step=self._step,
+            metrics=metrics,
+            meta=self._meta,
+            busy=self._busy,
+            memory=self._memory,
         )
         if pending is None:  # somebody else's commit is in the way
             return
