@@ -267,9 +267,9 @@ _INTERRUPTED = """
         repo.load(out=live)
         lasts = time.monotonic() - began
         came = 0
-        for number in range(80):
+        for number in range(40):
             try:
-                signal.setitimer(signal.ITIMER_REAL, max(1e-5, lasts * number / 60))
+                signal.setitimer(signal.ITIMER_REAL, max(1e-5, lasts * number / 30))
                 repo.load(out=live) if number % 2 else repo.restore(live)
                 signal.setitimer(signal.ITIMER_REAL, 0)
             except KeyboardInterrupt:
