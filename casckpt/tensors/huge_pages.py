@@ -6,7 +6,6 @@ Only ever advice to Linux: where huge pages cannot be had, nothing changes. The 
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 import sys
 from collections.abc import Iterable, Sequence
@@ -14,13 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
+from casckpt.tensors import advice
 from casckpt.tensors.workers import each, thread_count
 
-# madvise(2) of Linux; the second since 6.1
-_MADV_HUGEPAGE: Final = 14
-_MADV_COLLAPSE: Final = 25
 # Memory in one piece that holds fewer huge pages than these is not worth the call.
 _LEAST: Final = 2
 # malloc keeps its own words before each block, at most so far before: torch aligns to 64 bytes.
@@ -36,13 +31,13 @@ def prefer(blocks: Iterable[memoryview]) -> None:
     size = _huge_page()
     if size is None:
         return
-    spans = sorted((start, start + len(block)) for block in blocks if (start := _address(block)))
+    spans = sorted((start, start + len(block)) for block in blocks if (start := advice.address(block)))
     touched = {(start - _MALLOC_HEAD) // size for start, _ in spans}
     begun: list[int] = []
     for start, end in _joined(spans):
-        if end - start >= _LEAST * size and _advise(start, end - start, _MADV_HUGEPAGE):
+        if end - start >= _LEAST * size and advice.advise(start, end - start, advice.HUGEPAGE):
             begun += [page * size for page in range(-(-start // size), end // size) if page in touched]
-    each(lambda page: _advise(page, size, _MADV_COLLAPSE), begun, threads=thread_count())
+    each(lambda page: advice.advise(page, size, advice.COLLAPSE), begun, threads=thread_count())
 
 
 def _joined(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -57,10 +52,6 @@ def _joined(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     return joined
 
 
-def _address(block: memoryview) -> int:
-    return int(np.frombuffer(block, np.uint8).__array_interface__["data"][0]) if len(block) else 0
-
-
 @cache
 def _huge_page() -> int | None:
     """Bytes of a huge page, None where there are none."""
@@ -71,14 +62,3 @@ def _huge_page() -> int | None:
     except (OSError, ValueError):
         return None
     return size if size >= mmap.PAGESIZE else None
-
-
-@cache
-def _libc() -> ctypes.CDLL:
-    libc = ctypes.CDLL(None)
-    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    return libc
-
-
-def _advise(start: int, length: int, advice: int) -> bool:
-    return bool(_libc().madvise(start, length, advice) == 0)

@@ -27,6 +27,7 @@ from casckpt.store.protocol import Space
 from casckpt.tensors import huge_pages
 from casckpt.tensors.inflate import inflate
 from casckpt.tensors.memory import Memory
+from casckpt.tensors.read_ahead import ReadAhead
 from casckpt.tensors.reuse import Reuse
 from casckpt.tensors.workers import each, thread_count
 
@@ -186,11 +187,14 @@ class _Chunks:
         self.scheme = objects.scheme
         self._objects = objects
         self._lock = threading.Lock()
+        self._ahead = ReadAhead()
 
     def frame(self, oid: bytes) -> memoryview:
         """The stored frame of a chunk, whose pages are in memory by then; a view that ends with the transaction."""
         with self._lock:
-            return self._objects.frame(Kind.CHUNK, oid)
+            frame = self._objects.frame(Kind.CHUNK, oid)
+            self._ahead.looked_up(frame)
+            return frame
 
     def give_back(self) -> None:
         """Leave the transaction to the calling thread: it counts as that of the last one that used it."""

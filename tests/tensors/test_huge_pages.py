@@ -5,13 +5,12 @@ from __future__ import annotations
 import mmap
 from itertools import pairwise
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from casckpt.tensors import huge_pages
+from casckpt.tensors import advice, huge_pages
 
 HUGE = 2 << 20
 PAGE = mmap.PAGESIZE
@@ -22,17 +21,13 @@ def advised(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int]]:
     """Start, length and advice, instead of what the kernel would do."""
     seen: list[tuple[int, int, int]] = []
 
-    def advise(start: int, length: int, advice: int) -> bool:
-        seen.append((start, length, advice))
+    def advise(start: int, length: int, what: int) -> bool:
+        seen.append((start, length, what))
         return True
 
-    monkeypatch.setattr(huge_pages, "_advise", advise)
+    monkeypatch.setattr(advice, "advise", advise)
     monkeypatch.setattr(huge_pages, "_huge_page", lambda: HUGE)
     return seen
-
-
-def _address(block: memoryview) -> int:
-    return int(np.frombuffer(block, np.uint8).ctypes.data)
 
 
 def test_small_memory_is_left_alone(advised: list[tuple[int, int, int]]) -> None:
@@ -45,18 +40,18 @@ def test_neighbours_are_taken_together_with_what_lies_between_them(advised: list
     whole = memoryview(bytearray(12 * HUGE))
     blocks = [whole[at + 64 : at + HUGE // 4] for at in range(0, len(whole), HUGE // 4)]
     huge_pages.prefer(blocks)
-    (start, length, advice), *others = advised
-    assert advice == huge_pages._MADV_HUGEPAGE
-    assert start <= _address(blocks[0]) < start + PAGE
-    assert start + length - PAGE < _address(blocks[-1]) + len(blocks[-1]) <= start + length
-    assert {one[2] for one in others} == {huge_pages._MADV_COLLAPSE}
+    (start, length, what), *others = advised
+    assert what == advice.HUGEPAGE
+    assert start <= advice.address(blocks[0]) < start + PAGE
+    assert start + length - PAGE < advice.address(blocks[-1]) + len(blocks[-1]) <= start + length
+    assert {one[2] for one in others} == {advice.COLLAPSE}
     assert all(at % HUGE == 0 and size == HUGE and start <= at <= start + length - HUGE for at, size, _ in others)
     assert len(others) >= 11, "each of these pages holds the head of a block"
 
 
 def test_pages_that_nobody_touched_are_left_to_their_first_use(advised: list[tuple[int, int, int]]) -> None:
     huge_pages.prefer([memoryview(bytearray(10 * HUGE))])
-    assert [one[2] for one in advised] == [huge_pages._MADV_HUGEPAGE] or len(advised) == 2
+    assert [one[2] for one in advised] == [advice.HUGEPAGE] or len(advised) == 2
 
 
 @given(st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(1, 1 << 16))))
@@ -72,7 +67,7 @@ def test_spans_joined_are_the_pages_of_all_and_at_most_one_between_two(spans: li
 
 
 def test_a_kernel_that_refuses_makes_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huge_pages, "_advise", lambda *_: False)
+    monkeypatch.setattr(advice, "advise", lambda *_: False)
     blocks = [torch.zeros(4 * HUGE, dtype=torch.uint8) for _ in range(3)]
     huge_pages.prefer([block.numpy().data for block in blocks])
     assert not any(block.any() for block in blocks)
