@@ -9,6 +9,9 @@ from typing import Any
 
 from benchmarks.measure import Series
 
+# A state smaller than this is asked for to see that a row runs; then everything else about it is small as well.
+TINY_STATE = 20_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:

@@ -17,7 +17,6 @@ from benchmarks.rows.copying import Copy
 from benchmarks.rows.row import Row
 from benchmarks.states import State, dense, nbytes
 
-
 NEW = "a new store or file each time, its making included, in memory that the machine has; nothing is compressed"
 
 

@@ -8,13 +8,13 @@ import casckpt
 from benchmarks.disk import check_room, remove, settle, sync_tree
 from benchmarks.goals import Goal, Limit
 from benchmarks.measure import SECONDS, Series, Turn, alternate, timed
-from benchmarks.outcome import Outcome, Setting
+from benchmarks.outcome import TINY_STATE, Outcome, Setting
 from benchmarks.peers.casckpt_store import drop_past
 from benchmarks.peers.torch_files import TorchFiles
 from benchmarks.rows.row import Row
 from benchmarks.states import TINY, TINY_BYTES, change_all, tiny
 
-EARLY, LATE, LATE_QUICK = 100, 10_000, 1_000
+EARLY, LATE, LATE_QUICK, LATE_TINY = 100, 10_000, 1_000, 120
 COMMITS_A_TURN = 10
 
 
@@ -48,7 +48,7 @@ def measure_tiny(setting: Setting) -> Outcome:
 
 
 def measure_long_history(setting: Setting) -> Outcome:
-    late = LATE_QUICK if setting.quick else LATE
+    late = LATE_TINY if setting.size < TINY_STATE else LATE_QUICK if setting.quick else LATE
     state = {f"layer.{index}": torch.zeros(1024) for index in range(8)}
     with (
         casckpt.open(setting.folder / "early") as early,

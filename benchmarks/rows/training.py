@@ -19,7 +19,7 @@ import casckpt
 from benchmarks.disk import check_room, remove, settle, sync_tree
 from benchmarks.goals import Goal, Limit
 from benchmarks.measure import RATE, SHARE, Series, Turn, alternate, timed
-from benchmarks.outcome import Outcome, Setting
+from benchmarks.outcome import TINY_STATE, Outcome, Setting
 from benchmarks.peers.casckpt_store import drop_past
 from benchmarks.peers.distributed import AsyncSaver
 from benchmarks.rows.row import Row
@@ -100,10 +100,9 @@ class OurSaving:
 
 
 def measure(setting: Setting) -> Outcome:
-    torch.set_num_threads(min(2, len(os.sched_getaffinity(0))))
-    width, layers = (128, 4) if setting.quick else (384, 6)
-    if setting.size < 100e6:  # only to see that it runs
-        width, layers = 32, 2
+    small = setting.size < TINY_STATE
+    torch.set_num_threads(1 if small else min(2, len(os.sched_getaffinity(0))))
+    width, layers = (32, 2) if small else (128, 4) if setting.quick else (384, 6)
     run = Run(width, layers)
     weights = sum(parameter.numel() for parameter in run.model.parameters())
     check_room(setting.folder, 20 * weights * BYTES_A_WEIGHT)
