@@ -32,6 +32,7 @@ from casckpt.store.protocol import (
     no_progress,
 )
 from casckpt.store.transaction import Handle, Transaction
+from casckpt.store.writeback import early_writeback
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -264,7 +265,8 @@ class LmdbWriter(LmdbReader):
             if self._environment.forked:
                 raise self._environment.forked_error()  # what the block did is not, and will not be, published here
         else:
-            self._environment.commit(self._transaction, durable=self._durable)
+            with early_writeback(self._environment.path / "data.mdb", self._room or 0):
+                self._environment.commit(self._transaction, durable=self._durable)
 
     def __del__(self) -> None:
         # Left open by an interrupt at the very beginning of `__exit__`. Only the thread that began it may end it, and
