@@ -292,10 +292,15 @@ def test_a_description_that_means_nothing_is_named(repo, wrong, path) -> None:
 
 
 def test_a_tensor_that_could_not_be_read_back_is_refused(repo) -> None:
-    for tensor in (torch.zeros([1] * 65), torch.empty((0, 2**62)), torch.ones(1).as_strided((1,), (2**62,))):
+    for tensor in (torch.zeros([1] * 65), torch.empty((0, 2**62)), torch.ones(2).as_strided((1, 2), (2**62, 0))):
         with pytest.raises(UnsupportedTypeError) as caught:
             repo.commit({"x": tensor})
         assert caught.value.path == "x"
+
+
+def test_the_stride_of_a_single_element_says_nothing(repo) -> None:
+    repo.commit({"x": torch.ones(1).as_strided((1,), (2**62,))})
+    assert_same({"x": torch.ones(1)}, repo.load())
 
 
 def test_a_list_has_no_parts_to_release(repo) -> None:
