@@ -126,7 +126,8 @@ class _ToDevice:
         if self._buffer is None:
             largest = max(ref.length for ref in self._nodes)
             self._buffer = torch.empty(largest, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
-            huge_pages.prefer([self._buffer.numpy().data])
+            if not self._buffer.is_pinned():  # else its pages are there, and stay where they are
+                huge_pages.prefer([self._buffer.numpy().data])
         host = self._buffer[: record.storage.length]
         fill(self._objects, [Region(self._nodes[record.storage], host.numpy().data)])
         return torch.empty(len(host), dtype=torch.uint8, device=self._device).copy_(host).untyped_storage()
