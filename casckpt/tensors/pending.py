@@ -108,7 +108,7 @@ class Lane:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._waiting: deque[Callable[[], object]] = deque()
-        self._in_flight = 0
+        self._at_work = False
         self._begun: object = None  # what the newest thread was given, to know itself by
         self._thread: int | None = None  # the one that works
         self._lost: list[PendingCommit] = []
@@ -117,7 +117,6 @@ class Lane:
         """Hand over work that raises nothing; `go` must follow."""
         with self._lock:
             self._waiting.append(work)
-            self._in_flight += 1
 
     def go(self) -> None:
         """See to it that what was handed over is done: on a thread, or here, where none would be waited for."""
@@ -149,6 +148,7 @@ class Lane:
             if not self._waiting:
                 self._thread = None  # with the look, so that whoever puts something behind it begins another
                 return False
+            self._at_work = True  # first, so that at no moment there seems to be less than there is
             work = self._waiting.popleft()
         try:
             work()
@@ -159,7 +159,7 @@ class Lane:
         finally:
             del work  # what it holds must not live until the next comes
             with self._lock:
-                self._in_flight -= 1
+                self._at_work = False
                 self._changed.notify_all()
         return True
 
@@ -172,7 +172,8 @@ class Lane:
 
         Those behind one that failed fail with it: there is no room before that has happened.
         """
-        return self._in_flight - self.is_mine() <= (0 if self._lost else most)
+        in_flight = len(self._waiting) + self._at_work
+        return in_flight - self.is_mine() <= (0 if self._lost else most)
 
     def wait(self, most: int = 0) -> None:
         """Return once `has_room`.
