@@ -374,7 +374,8 @@ class _Making:
     def figures(self, stall: float, waited: float) -> SaveFigures:
         """What it cost so far."""
         save = self._save
-        return SaveFigures(stall, waited, save.hashed, save.copied, self._ingest.stored_bytes, dict(save.seconds))
+        hashed = save.compared + save.copied
+        return SaveFigures(stall, waited, hashed, save.copied, self._ingest.stored_bytes, dict(save.seconds))
 
     def __enter__(self) -> Self:
         return self

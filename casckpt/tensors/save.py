@@ -160,8 +160,8 @@ class Save:
         self._writer = _Writer(ingest, pool)
         self._counting = threading.Lock()
         self.logical = sum(span.length for span in flat.spans)
-        self.hashed = 0
-        self.copied = 0
+        self.compared = 0  # bytes of live memory that were hashed
+        self.copied = 0  # bytes that went into the pool, to be hashed there
         self.seconds: dict[str, float] = {}
 
     @contextmanager
@@ -217,7 +217,7 @@ class Save:
         part, first, last = run
         live = part.live
         assert live is not None
-        hashed = copied = 0
+        compared = copied = 0
         for index in range(first, last):
             start, end = self._bounds(part, index)
             chunk = live[start:end]
@@ -225,7 +225,7 @@ class Save:
                 seen = part.seen[index] if index < len(part.seen) else 0
                 probe = _probe(chunk)
                 if seen == probe or not seen:
-                    hashed += len(chunk)
+                    compared += len(chunk)
                     if self._digest(Kind.CHUNK, chunk.data) == part.before[index]:
                         part.ids[index], part.probes[index] = part.before[index], probe
                         continue
@@ -233,7 +233,7 @@ class Save:
             np.copyto(piece.memory[_LEAD:], chunk)
             copied += len(chunk)
             self._put_off(_Taken(part, index, piece, None))
-        self._count(hashed, copied)
+        self._count(compared, copied)
 
     def _take_from_devices(self, runs: list[tuple[_Part, int, int]]) -> None:
         """What is not in host memory cannot be looked at there, and is copied whole, in the order of the device."""
@@ -278,9 +278,9 @@ class Save:
         else:
             self._finish(taken)
 
-    def _count(self, hashed: int, copied: int) -> None:
+    def _count(self, compared: int, copied: int) -> None:
         with self._counting:
-            self.hashed += hashed
+            self.compared += compared
             self.copied += copied
 
     # -- afterwards, beside training -----------------------------------------------------------------------------------
@@ -317,7 +317,6 @@ class Save:
             if taken.ready is not None:
                 taken.ready()
             raw = piece.memory[_LEAD:]
-            self._count(len(raw), 0)
             oid = self._digest(Kind.CHUNK, raw.data)
             part.ids[index], part.probes[index] = oid, _probe(raw)
             before = part.before[index] if index < len(part.before) else None
