@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks import machine
 from benchmarks.child import ROOT, Failed, measure_apart
-from benchmarks.outcome import Outcome, Setting
+from benchmarks.outcome import Setting
 from benchmarks.report import compare, pages, plots, record, table
 from benchmarks.report.record import Record
 from benchmarks.rows.all import ROWS
@@ -30,6 +30,7 @@ WORKLOAD_SIZES_FULL = (100_000_000, 1_200_000_000, 4_000_000_000)
 BOTH = ("fp32", "bf16")
 IN_BOTH = {"dense", "tenth"}  # elsewhere it only halves the bytes, and is left to --full
 REPEATS, REPEATS_QUICK = 5, 3
+RESULTS = "results.json"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -65,8 +66,6 @@ def main(arguments: list[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     earlier = record.read(options.compare) if options.compare else None
     found = record.read(options.source) if options.source else _measure(options, chosen)
-    if options.source is None:
-        record.write(found, options.out / "results.json")
     (options.out / "results.md").write_text(table.whole(found))
     if plots.available():
         plots.draw(found, options.out)
@@ -105,25 +104,11 @@ def _is_asked(name: str, asked: str) -> bool:
 
 
 def _measure(options: argparse.Namespace, chosen: dict[str, tuple[int, str]]) -> Record:
+    """Measure row by row; what there is so far is on the disk, should somebody stop it."""
     load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
     if load > cores / 2:
         print(f"the machine is busy (load {load:.1f}, {cores} cores): ratios will be off", file=sys.stderr)
     repeats = options.repeats or (REPEATS_QUICK if options.quick else REPEATS)
-    titles: dict[str, str] = {}
-    outcomes: dict[str, Outcome] = {}
-    failed: dict[str, str] = {}
-    with tempfile.TemporaryDirectory(prefix="running-", dir=options.out) as place:
-        for name, (nbytes, dtype) in chosen.items():
-            titles[name] = (ROWS.get(name) or row_of(name)).title
-            began = time.perf_counter()
-            print(f"{name} …", end=" ", flush=True, file=sys.stderr)
-            setting = Setting(nbytes, repeats, dtype, options.quick, Path(place).resolve() / "row")
-            found = measure_apart(name, setting)
-            if isinstance(found, Failed):
-                failed[name] = found.error
-            else:
-                outcomes[name] = found
-            print(f"{time.perf_counter() - began:.0f} s", flush=True, file=sys.stderr)
     settings = {
         "size": next((nbytes for name, (nbytes, _) in chosen.items() if name in ROWS), 0),
         "repeats": repeats,
@@ -131,8 +116,21 @@ def _measure(options: argparse.Namespace, chosen: dict[str, tuple[int, str]]) ->
         "quick": options.quick,
         "load": round(load, 1),
     }
-    today = datetime.date.today().isoformat()
-    return Record(today, machine.describe(options.out), settings, titles, outcomes, failed)
+    found = Record(datetime.date.today().isoformat(), machine.describe(options.out), settings)
+    with tempfile.TemporaryDirectory(prefix="running-", dir=options.out) as place:
+        for name, (nbytes, dtype) in chosen.items():
+            found.titles[name] = (ROWS.get(name) or row_of(name)).title
+            began = time.perf_counter()
+            print(f"{name} …", end=" ", flush=True, file=sys.stderr)
+            setting = Setting(nbytes, repeats, dtype, options.quick, Path(place).resolve() / "row")
+            outcome = measure_apart(name, setting)
+            if isinstance(outcome, Failed):
+                found.failed[name] = outcome.error
+            else:
+                found.outcomes[name] = outcome
+            record.write(found, options.out / RESULTS)
+            print(f"{time.perf_counter() - began:.0f} s", flush=True, file=sys.stderr)
+    return found
 
 
 if __name__ == "__main__":

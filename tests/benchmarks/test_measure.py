@@ -46,7 +46,14 @@ def test_a_spread_holds_every_figure(values: tuple[float, ...]) -> None:
 
 @pytest.mark.parametrize(
     ("ours", "status"),
-    [((0.8,), AIM), ((0.81,), REACHED), ((1.015,), REACHED), ((1.016,), MISSED), ((9.0, 0.5, 0.5), AIM)],
+    [
+        ((0.8,), AIM),
+        ((0.81,), REACHED),
+        ((1.015,), REACHED),
+        ((1.016,), MISSED),
+        ((9.0, 0.5, 0.5), AIM),
+        ((0.5, 9.0, 9.0), MISSED),
+    ],
 )
 def test_the_median_is_held_against_must_and_aim(ours: tuple[float, ...], status: str) -> None:
     found = judge(goal(Limit(1.0, plus=0.015), Limit(0.8)), outcome(ours=ours, base=(1.0,) * len(ours)))
