@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
+from collections import deque
 from concurrent.futures import CancelledError, wait
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -27,6 +28,7 @@ from casckpt.history.ingest import Ingest
 from casckpt.limits import MIB
 from casckpt.store import filesystem
 from casckpt.store.memory import MemoryStore
+from casckpt.tensors.pending import Lane
 from casckpt.tensors.repository import Repository
 from casckpt.tensors.staging import SLAB
 from tests.equality import assert_same
@@ -646,3 +648,20 @@ def test_a_child_of_a_fork_is_told_and_the_parent_s_commits_go_on(tmp_path) -> N
                 one.result(WAIT)
         assert_same({"w": torch.full((20_000,), 19)}, repo.load("HEAD~1"))
         assert len(list(repo.log())) == 40
+
+
+def test_what_an_interrupt_left_behind_in_the_lane_is_done_and_counted_once() -> None:
+    lane = Lane("store")
+    done: list[int] = []
+
+    class Interrupting(deque[Any]):
+        def append(self, item: Any) -> None:
+            super().append(item)
+            raise KeyboardInterrupt
+
+    lane._waiting = Interrupting()
+    with pytest.raises(KeyboardInterrupt):
+        lane.put(lambda: done.append(1))
+    assert not lane.has_room(0) and lane.has_room(1)
+    lane.wait()
+    assert done == [1] and lane.has_room(0) and not lane.has_room(-1)

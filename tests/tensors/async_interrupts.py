@@ -1,0 +1,132 @@
+"""Programs that interrupt commits by real signals, at many moments: `python -m tests.tensors.async_interrupts NAME
+STORE`. Each is a process of its own, as those of `tests.store.interrupts`."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import casckpt
+from casckpt.tensors import committing, save, staging
+from casckpt.tensors.repository import Repository
+from tests.store.interrupts import interrupt_in
+
+ROUNDS = 150
+
+
+def _raise(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _open(path: Path) -> Repository:
+    """With limits so small that every kind of waiting comes up."""
+    staging.SLAB = 16_384  # type: ignore[misc]
+    committing.SAVE_MEMORY = 40_000  # type: ignore[misc]
+    save.SAVE_BATCH = 8192  # type: ignore[misc]
+    save._ALONE = 0  # type: ignore[misc]
+    save._RUN = 4096  # type: ignore[misc]
+    return casckpt.open(path, chunk_size=2048, codec="none")
+
+
+def _check(repo: Repository, acknowledged: int) -> int:
+    """All is let go of, and the newest commit is the last acknowledged or one that was under way; returns its step."""
+    while any(thread.name.startswith("casckpt-w") for thread in threading.enumerate()):
+        time.sleep(0.001)
+    assert not repo.store._environment._live, repo.store._environment._live
+    assert repo._pool is None or repo._pool._in_use == 0, repo._pool._in_use
+    newest = repo.resolve("main").step
+    assert newest is not None and newest >= acknowledged, (newest, acknowledged)
+    held = repo.load("main")["w"]
+    assert (held == newest).all(), (newest, acknowledged, held.unique(return_counts=True))
+    return newest
+
+
+def _interrupted(path: Path, work: Any) -> None:
+    state = {"w": torch.zeros(40_000), "n": 0}
+    came = 0
+    with _open(path) as repo:
+        repo.commit(state, step=0)
+        began = time.monotonic()
+        work(repo, state, 1)
+        repo.wait()
+        lasts = time.monotonic() - began
+        acknowledged = step = 1
+        for _ in range(ROUNDS):
+            step += 1
+            state["w"].fill_(step)
+            try:
+                interrupt_in(max(1e-5, random.uniform(0, 1.2) * lasts))
+                work(repo, state, step)
+                interrupt_in(0)
+                acknowledged = step
+            except KeyboardInterrupt:
+                came += 1
+            interrupt_in(0)
+            repo.wait()
+            newest = _check(repo, acknowledged)
+            assert newest <= step
+            acknowledged = newest
+        state["w"].fill_(step + 1)
+        repo.commit(state, step=step + 1)
+        _check(repo, step + 1)
+        assert repo.fsck(read_data=True).ok
+    assert came > ROUNDS / 10, came
+
+
+def commit(path: Path) -> None:
+    """Interrupts at any moment of commits that are waited for."""
+    _interrupted(path, lambda repo, state, step: repo.commit(state, step=step))
+
+
+def commit_async(path: Path) -> None:
+    """Interrupts at any moment of the part of a commit for which training stands still, and of the wait for it."""
+
+    def work(repo: Repository, state: Any, step: int) -> None:
+        repo.commit_async(state, step=step, memory=40_000)
+        repo.wait()
+
+    _interrupted(path, work)
+
+
+def several(path: Path) -> None:
+    """Interrupts while several are in flight."""
+
+    def work(repo: Repository, state: Any, step: int) -> None:
+        for _ in range(3):
+            repo.commit_async(state, step=step, in_flight=3)
+
+    _interrupted(path, work)
+
+
+def handled(path: Path) -> None:
+    """Whoever commits where the interrupt is handled, its traceback still at hand, does not wait for ever."""
+    with _open(path) as repo:
+        repo.commit({"n": 0}, step=0)
+        for number in range(ROUNDS):
+            try:
+                interrupt_in(1e-5 + random.uniform(0, 0.003))
+                while True:
+                    repo.commit_async({"n": number}, step=number)
+            except KeyboardInterrupt:
+                repo.commit({"n": -number}, step=number)
+            with contextlib.suppress(KeyboardInterrupt):
+                interrupt_in(0)
+        assert repo.load() == {"n": 1 - ROUNDS}
+
+
+PROGRAMS = {program.__name__: program for program in (commit, commit_async, several, handled)}
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGALRM, _raise)
+    try:
+        PROGRAMS[sys.argv[1]](Path(sys.argv[2]))
+    finally:
+        interrupt_in(0)
