@@ -15,6 +15,7 @@ from casckpt.history.fetch import Objects
 from casckpt.objects.node import NodeRef
 from casckpt.objects.values import ITEM_SIZE, TensorRecord
 from casckpt.tensors.load import Region, node_of, read, update
+from casckpt.tensors.memory import view_of
 from casckpt.tensors.torch_leaves import DTYPES
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
@@ -138,6 +139,4 @@ def _end(live: torch.Tensor) -> int:
 
 def _bytes(live: torch.Tensor) -> memoryview:
     size = live.element_size()
-    flat = torch.empty(0, dtype=torch.uint8)
-    flat.set_(live.untyped_storage(), live.storage_offset() * size, (live.numel() * size,), (1,))
-    return flat.numpy().data
+    return view_of(live.untyped_storage(), int(live.storage_offset()) * size, live.numel() * size)

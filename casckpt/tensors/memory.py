@@ -5,6 +5,7 @@ Tensors that share an alias share a destination. Nothing here reads a store; oth
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -119,8 +120,7 @@ class Memory:
         if self._reuse is not None and isinstance(record, TensorRecord):
             used = self._reuse.take(record, path)
             if used is not None:
-                flat = torch.empty(0, dtype=torch.uint8, device="cpu").set_(used)
-                self.targets.append(Target(path, storage, flat.numpy().data, fresh=False))
+                self.targets.append(Target(path, storage, view_of(used), fresh=False))
                 return used
         held, out = _fresh(record, storage.length, path)
         self.targets.append(Target(path, storage, out, fresh=True))
@@ -131,9 +131,22 @@ def _fresh(record: Record, length: int, path: str) -> tuple[Held, memoryview]:
     """New memory for a record's bytes, and a view of it."""
     try:
         if isinstance(record, TensorRecord):
-            tensor = torch.empty(length, dtype=torch.uint8, device="cpu")
-            return tensor.untyped_storage(), tensor.numpy().data
+            taken = torch.empty(length, dtype=torch.uint8, device="cpu").untyped_storage()
+            return taken, view_of(taken)
         array = np.empty(length, np.uint8)
         return array, array.data
     except (RuntimeError, ValueError, MemoryError) as error:
         raise MemoryError(f"at {path}: no memory for the {length} bytes stored") from error
+
+
+def view_of(storage: torch.UntypedStorage, start: int = 0, length: int | None = None) -> memoryview:
+    """The bytes of a storage in host memory from `start` on, to write to; they keep the storage.
+
+    By their address: numpy() would leave the storage as one that can never be resized again.
+    """
+    length = storage.nbytes() - start if length is None else length
+    if not length:
+        return memoryview(bytearray())
+    held = (ctypes.c_ubyte * length).from_address(storage.data_ptr() + start)
+    held.storage = storage  # type: ignore[attr-defined]
+    return memoryview(held).cast("B")

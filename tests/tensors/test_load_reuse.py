@@ -62,6 +62,17 @@ def test_tensors_lie_where_those_of_the_same_path_lay() -> None:
     assert_same(out, state)
 
 
+def test_the_storages_of_what_is_loaded_and_restored_can_still_be_resized() -> None:
+    repo = _repo({"large": torch.rand(5000), "small": torch.rand(5)})
+    loaded = repo.load()
+    live = {"large": torch.zeros(5000), "small": torch.zeros(5)}
+    repo.restore(live)
+    again = repo.load(out=loaded)
+    for tensor in (*loaded.values(), *live.values(), *again.values()):
+        assert tensor.untyped_storage().resizable()
+        tensor.untyped_storage().resize_(0)
+
+
 def test_what_autograd_kept_of_the_old_tensors_is_not_taken_for_the_same() -> None:
     repo = _repo(_tensors())
     out = repo.load()
