@@ -10,6 +10,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -468,12 +469,14 @@ def test_a_signal_is_acted_on_once_what_is_in_flight_and_this_step_are_durable(
 def test_a_failure_before_it_keeps_a_signal_from_nothing(repo: Repository, gate: Gate, caught: list[int]) -> None:
     with pytest.raises(StoreFullError), counted(repo, signals=(USR,)) as ckpt:
         gate.failing.append(full())
-        gate.close(until_somebody_waits=True)
         ckpt.step(1)
+        assert ckpt._behind._flight is not None
+        futures.wait([ckpt._behind._flight.pending])
         os.kill(os.getpid(), USR)
         ckpt.step(2)
     assert caught == [USR]
     assert steps(repo) == [2]
+    assert repo.resolve().message == "stopped by SIGUSR1"
 
 
 def test_a_signal_to_stop_ends_a_gc(repo: Repository, caught: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -638,9 +641,9 @@ def test_a_checkpointer_and_its_loader_are_gone_while_a_commit_and_upkeep_of_the
         gate.close()
         next(batches)
         ckpt.step(2)
-        held = weakref.ref(ckpt), weakref.ref(loader)
+        held = weakref.ref(ckpt), weakref.ref(ckpt._behind), weakref.ref(loader)
         del ckpt, loader, batches
-        assert [one() for one in held] == [None, None]
+        assert [one() for one in held] == [None, None, None]
     finally:
         gc.enable()
         gate.open()
