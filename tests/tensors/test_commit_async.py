@@ -554,8 +554,11 @@ def test_who_handed_a_commit_over_may_compact_and_back_up_at_once(tmp_path) -> N
             repo.compact() if number % 2 else other.compact()
             repo.commit_async({"w": torch.full((5000,), -number)})
             repo.backup(tmp_path / f"copy-{number}")
+        with held(repo):
+            repo.commit_async({"n": 1}, in_flight=2)
+            repo.backup(tmp_path / "copy")  # its snapshot is no more this thread's
         repo.wait()
-        assert len(list(repo.log())) == 20
+        assert len(list(repo.log())) == 22
 
 
 def test_gc_prune_and_compact_go_on_beside_commits_in_flight(tmp_path, monkeypatch) -> None:

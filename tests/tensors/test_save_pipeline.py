@@ -442,18 +442,18 @@ def test_the_memory_that_a_device_still_writes_to_is_not_used_again(watched, on_
     assert not Slow.pending and watched._pool._in_use == 0
 
 
-def test_a_failure_between_copies_from_a_device_waits_for_them(watched, on_a_device, monkeypatch) -> None:
-    room = Save._room
-    left = [4]
+def test_a_failure_between_copies_from_a_device_waits_for_them(tmp_path, on_a_device, monkeypatch) -> None:
+    put_off, left = Save._put_off, [4]
 
-    def fail(save: Save, size: int) -> Any:
+    def fail(save: Save, taken: Any) -> None:
         left[0] -= 1
         if not left[0]:
-            raise MemoryError
-        return room(save, size)
+            raise MemoryError  # its copy has begun, and nobody else knows of it
+        put_off(save, taken)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Save, "_room", fail)
+    with casckpt.open(tmp_path / "store", chunk_size=1024) as repo:
+        monkeypatch.setattr(Save, "_put_off", fail)
         with pytest.raises(MemoryError):
-            watched.commit_async({"w": torch.rand(5000)})
+            repo.commit_async({"w": torch.rand(5000)})
+        assert repo._pool is None  # the piece of that copy is lost with it
     assert not Slow.pending
