@@ -35,6 +35,7 @@ from casckpt.tensors import huge_pages
 from casckpt.tensors.indexing import Box, Layout, View, boxes, choose, lay_out
 from casckpt.tensors.leaf import LeafError
 from casckpt.tensors.load import Region, fill, node_of
+from casckpt.tensors.memory import view_of
 from casckpt.tensors.numpy_leaves import Array, dtype_of
 from casckpt.tensors.torch_leaves import DTYPES
 from casckpt.tensors.workers import each, thread_count
@@ -128,8 +129,9 @@ class TensorHandle:
         layout = lay_out(view)
         flat = _memory(layout.nbytes, self.path)
         if layout.nbytes:
-            huge_pages.prefer([flat.numpy().data])
-            self._fill(layout, flat.numpy())
+            out = view_of(flat.untyped_storage())
+            huge_pages.prefer([out])
+            self._fill(layout, np.frombuffer(out, np.uint8))
         if isinstance(self.dtype, torch.dtype):
             # an empty tensor of the dtype comes from a view, since torch warns where one of complex32 is made
             return flat[:0].view(self.dtype).set_(flat.untyped_storage(), 0, view.shape, layout.strides)

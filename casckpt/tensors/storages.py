@@ -14,6 +14,7 @@ from casckpt.errors import StateError
 from casckpt.limits import MAX_DIMENSIONS, MAX_EXTENT
 from casckpt.objects.values import ITEM_SIZE, TensorRecord, reach
 from casckpt.tensors.leaf import LeafError
+from casckpt.tensors.memory import view_of
 from casckpt.tensors.spans import Span
 from casckpt.tensors.torch_leaves import DTYPES, flags_of
 
@@ -45,7 +46,12 @@ class StorageSpan(Span, eq=False, gc=False):
         self.length = self.high - self.start
 
     def host(self) -> memoryview:
-        return self.flat().cpu().numpy().data if self.length else memoryview(b"")
+        if not self.length:
+            return memoryview(b"")
+        if not self.on_host:
+            return self.flat().cpu().numpy().data
+        self._check()
+        return view_of(self.storage, self.start, self.length)
 
     def copied(self) -> bytes:
         if not self.on_host or not self.length:

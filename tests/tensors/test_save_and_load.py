@@ -434,3 +434,16 @@ def test_an_unknown_revision_is_named(repo) -> None:
     for work in (repo.load, repo.resolve, repo.rollback):
         with pytest.raises(UnknownRevisionError, match="nope"):
             work("nope")
+
+
+def test_nobody_s_tensors_lose_that_they_can_be_resized(repo) -> None:
+    state = {"large": torch.rand(70_000), "small": torch.rand(3), "shared": torch.rand(9000)}
+    state["view"] = state["shared"][10:5000]
+    for _ in range(2):
+        repo.commit(state)
+    repo.commit_async(state).result()
+    for tensor in (*state.values(), *repo.load().values(), repo.open_tensor("HEAD", "large")[5:]):
+        assert tensor.untyped_storage().resizable()
+    state["large"].untyped_storage().resize_(0)  # as FSDP does between two steps
+    with pytest.raises(UnsupportedTypeError, match="freed"):
+        repo.commit(state)
