@@ -24,15 +24,20 @@ class DistributedFiles(FilePeer):
         dcp.save(state, checkpoint_id=path, no_dist=True)
 
     def read(self, path: Path) -> State:
-        reader = dcp.FileSystemReader(path)
-        described = reader.read_metadata().state_dict_metadata
-        state: State = {
-            name: torch.empty(found.size, dtype=found.properties.dtype)
-            for name, found in described.items()
-            if isinstance(found, dcp.metadata.TensorStorageMetadata)
-        }
-        dcp.load(state, storage_reader=reader, no_dist=True)
-        return state
+        return load(path)
+
+
+def load(path: Path) -> State:
+    """The state in a folder: dcp.load fills tensors, which are made here, without being touched."""
+    reader = dcp.FileSystemReader(path)
+    described = reader.read_metadata().state_dict_metadata
+    state: State = {
+        name: torch.empty(found.size, dtype=found.properties.dtype)
+        for name, found in described.items()
+        if isinstance(found, dcp.metadata.TensorStorageMetadata)
+    }
+    dcp.load(state, storage_reader=reader, no_dist=True)
+    return state
 
 
 class AsyncSaver:

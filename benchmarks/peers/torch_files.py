@@ -17,8 +17,13 @@ class TorchFiles(FilePeer):
         torch.save(state, path)
 
     def read(self, path: Path) -> State:
-        found: State = torch.load(path, weights_only=True)
-        return found
+        return load(path)
+
+
+def load(path: Path) -> State:
+    """The state in a file, in memory of its own."""
+    found: State = torch.load(path, weights_only=True)
+    return found
 
 
 def load_mapped(path: Path) -> State:

@@ -61,7 +61,7 @@ def _goals(judged: list[Judged], path: Path) -> Path:
         axes.plot([low, high], [place, place], color="black", linewidth=1)
     axes.axvline(1, color="black", linewidth=1, linestyle="--")
     axes.set_yticks(range(len(judged)), [one.goal.title.replace("`", "") for one in reversed(judged)], fontsize=8)
-    axes.set_xlabel("share of what it may be at most (shorter is better); the line is from least to most")
+    axes.set_xlabel("share of the limit; shorter is better; lines: least to most")
     axes.set_xlim(0, max(1.5, min(3, axes.get_xlim()[1])))
     handles = [_patch(colour, status) for status, colour in COLOURS.items()]
     axes.legend(handles=handles, fontsize=8, loc="lower right")

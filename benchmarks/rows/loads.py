@@ -5,92 +5,113 @@ Fresh means fresh for all: before each timed load everything is freed and malloc
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 
 import casckpt
+from benchmarks.apart import apart
 from benchmarks.disk import check_room
 from benchmarks.goals import Goal, Limit
 from benchmarks.measure import Turn, alternate, seconds_of, timed
 from benchmarks.memory import give_back, kept, warm
 from benchmarks.outcome import Outcome, Setting
+from benchmarks.peers import distributed, safetensors_files, torch_files
 from benchmarks.peers.distributed import DistributedFiles
-from benchmarks.peers.safetensors_files import SafetensorsFiles, load_mapped_file
-from benchmarks.peers.torch_files import TorchFiles, load_mapped, touch
+from benchmarks.peers.peer import FilePeer
+from benchmarks.peers.safetensors_files import SafetensorsFiles
+from benchmarks.peers.torch_files import TorchFiles, touch
 from benchmarks.rows.copying import Copy
 from benchmarks.rows.row import Row
 from benchmarks.states import State, dense, nbytes
 
+FRESH_NOTE = (
+    "fresh memory for all: everything is freed and handed back before each load; each system in a process of its own"
+)
 
-def fresh(load: Callable[[], State], size: int) -> Turn:
-    """A turn of a load of so many bytes into memory that this process has not touched."""
+
+@contextmanager
+def fresh(load: Callable[[Path], State], path: Path, size: int) -> Iterator[Turn]:
+    """Loads of so many bytes into memory that the process has not touched."""
 
     def turn() -> float:
         give_back()
         warm(size)
-        return seconds_of(load)
+        return seconds_of(lambda: load(path))
 
-    return turn
+    yield turn
 
 
-def reused(load: Callable[[], State]) -> Turn:
-    """A turn of a load behind another, whose memory malloc has kept."""
+@contextmanager
+def fresh_casckpt(path: Path, size: int) -> Iterator[Turn]:
+    """The same from a store that stays open, as files stay in the page cache."""
+    with casckpt.open(path) as repo, fresh(lambda path: repo.load(), path, size) as turn:
+        yield turn
+
+
+@contextmanager
+def reused(load: Callable[[Path], State], path: Path) -> Iterator[Turn]:
+    """Loads that come right behind another, whose memory malloc has kept."""
 
     def turn() -> float:
         with kept():
-            load()
-            return seconds_of(load)
+            load(path)
+            return seconds_of(lambda: load(path))
 
-    return turn
+    yield turn
+
+
+def torch_mapped(path: Path) -> State:
+    return touch(torch_files.load_mapped(path))
+
+
+def safetensors_mapped(path: Path) -> State:
+    return touch(safetensors_files.load_mapped_file(path))
 
 
 def measure_fresh(setting: Setting) -> Outcome:
-    state = dense(setting.size, setting.dtype)
-    check_room(setting.folder, 4 * nbytes(state))
-    torch_file, dcp_folder = TorchFiles(setting.folder / "torch"), DistributedFiles(setting.folder / "dcp")
-    for peer in (torch_file, dcp_folder):
-        peer.save(state)
-    with casckpt.open(setting.folder / "store") as repo:
-        repo.commit(state)
-        size = nbytes(state)
-        del state
-        turns = {
-            "casckpt": fresh(repo.load, size),
-            "torch.load": fresh(torch_file.load, size),
-            "dcp.load": fresh(dcp_folder.load, size),
-        }
+    size = _save(setting, TorchFiles, DistributedFiles)
+    torch_path, dcp_path = (setting.folder / kind.name / "state" for kind in (TorchFiles, DistributedFiles))
+    makers = {
+        "casckpt": partial(fresh_casckpt, setting.folder / "store", size),
+        "torch.load": partial(fresh, torch_files.load, torch_path, size),
+        "dcp.load": partial(fresh, distributed.load, dcp_path, size),
+    }
+    with apart(makers) as turns:
         found = alternate(turns, repeats=setting.repeats)
-    return Outcome({"time": found}, note="fresh memory for all: everything is freed and handed back before each load")
+    return Outcome({"time": found}, note=FRESH_NOTE)
 
 
 def measure_other_ways(setting: Setting) -> Outcome:
-    state = dense(setting.size, setting.dtype)
-    check_room(setting.folder, 4 * nbytes(state))
-    torch_file = TorchFiles(setting.folder / "torch")
-    safetensors_file = SafetensorsFiles(setting.folder / "safetensors")
-    for peer in (torch_file, safetensors_file):
-        peer.save(state)
-    with casckpt.open(setting.folder / "store") as repo:
-        repo.commit(state)
-        size = nbytes(state)
-        del state
-        turns = {
-            "casckpt": fresh(repo.load, size),
-            "torch.load, memory that malloc kept": reused(torch_file.load),
-            "torch.load mmap, every tensor touched": fresh(lambda: touch(load_mapped(torch_file.newest)), size),
-            "safetensors load_file, every tensor touched": fresh(
-                lambda: touch(load_mapped_file(safetensors_file.newest)), size
-            ),
-        }
+    size = _save(setting, TorchFiles, SafetensorsFiles)
+    torch_path, safetensors_path = (setting.folder / kind.name / "state" for kind in (TorchFiles, SafetensorsFiles))
+    makers = {
+        "casckpt": partial(fresh_casckpt, setting.folder / "store", size),
+        "torch.load, memory that malloc kept": partial(reused, torch_files.load, torch_path),
+        "torch.load mmap, every tensor touched": partial(fresh, torch_mapped, torch_path, size),
+        "safetensors load_file, every tensor touched": partial(fresh, safetensors_mapped, safetensors_path, size),
+    }
+    with apart(makers) as turns:
         found = alternate(turns, repeats=setting.repeats)
     return Outcome({"time": found}, note="of these, only casckpt checks what it reads")
+
+
+def _save(setting: Setting, *kinds: type[FilePeer]) -> int:
+    """Put the state into a store and a file of each kind; returns its bytes."""
+    state = dense(setting.size, setting.dtype)
+    check_room(setting.folder, 4 * nbytes(state))
+    with casckpt.open(setting.folder / "store") as repo:
+        repo.commit(state)
+    for kind in kinds:
+        kind(setting.folder / kind.name).write(state, setting.folder / kind.name / "state")
+    return nbytes(state)
 
 
 def measure_reused(setting: Setting) -> Outcome:
     state = dense(setting.size, setting.dtype)
     check_room(setting.folder, 2 * nbytes(state))
-    with ExitStack() as stack:
-        repo = stack.enter_context(casckpt.open(setting.folder / "store"))
+    with casckpt.open(setting.folder / "store") as repo:
         repo.commit(state)
         previous = repo.load()
 

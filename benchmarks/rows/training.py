@@ -117,7 +117,8 @@ def measure(setting: Setting) -> Outcome:
         for name, saver in savers.items():
             tidy = (lambda: drop_past(repo)) if name == OURS else (lambda: None)
             turns[name] = _block(run, saver.save, saver.drain, tidy)
-        rates = alternate(turns, repeats=setting.repeats, unit=RATE)
+        repeats = 1 if small else 2 * setting.repeats
+        rates = alternate(turns, repeats=repeats, unit=RATE)
     note = (
         f"{weights / 1e6:.1f} million weights, a state of {weights * BYTES_A_WEIGHT / 1e6:.0f} MB every {EVERY} steps; "
         "the ratio is of the medians of what is lost"
