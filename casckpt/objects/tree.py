@@ -278,8 +278,8 @@ class _Decoder:
 
     def _tensor(self, item: list[Any]) -> TensorRecord:
         try:
-            record = msgspec.convert(item, TensorRecord)
-        except msgspec.ValidationError as error:
+            record = msgspec.convert(item, TensorRecord, builtin_types=(bytes,))  # else text passes for bytes in base64
+        except (msgspec.ValidationError, UnicodeEncodeError) as error:  # of text with lone surrogates
             raise CorruptObjectError("a tree holds a tensor record with the wrong fields") from error
         storage = record.storage
         if type(storage) is bytes:

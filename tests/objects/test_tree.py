@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import random
@@ -300,6 +301,7 @@ def _raw(item: object) -> bytes:
 
 
 _TENSOR = [TENSOR, "float32", [2], None, 0, bytes(8), None, 0]
+_SURROGATE = msgspec.msgpack.Ext(2, b"\xed\xa0\x80")
 
 
 def _with(at: int, item: object) -> list[Any]:
@@ -351,6 +353,10 @@ BAD = {
     "an offset beyond 64 bits": _with(4, msgspec.msgpack.Ext(1, (1 << 70).to_bytes(9, "big"))),
     "a tensor of a storage that is not saved yet": _with(5, 0),
     "a tensor of no storage": _with(5, None),
+    "a tensor of text for bytes": _with(5, base64.b64encode(bytes(8)).decode()),
+    "a tensor of a node with an id of text": _with(5, [base64.b64encode(ID).decode(), 8]),
+    "a shape of text with a lone surrogate": _with(2, _SURROGATE),
+    "a storage of text with a lone surrogate": _with(5, _SURROGATE),
     "a tensor of a node without a length": _with(5, [ID]),
     "a tensor of a node of too many fields": _with(5, [ID, 8, 8]),
     "a tensor of a node of no length": _with(5, [ID, 0]),
