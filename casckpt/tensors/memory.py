@@ -143,10 +143,16 @@ def view_of(storage: torch.UntypedStorage, start: int = 0, length: int | None = 
     """The bytes of a storage in host memory from `start` on, to write to; they keep the storage.
 
     By their address: numpy() would leave the storage as one that can never be resized again.
+
+    Raises:
+        MemoryError: it has none.
     """
     length = storage.nbytes() - start if length is None else length
     if not length:
         return memoryview(bytearray())
-    held = (ctypes.c_ubyte * length).from_address(storage.data_ptr() + start)
+    address = storage.data_ptr()
+    if not address:
+        raise MemoryError("a storage without memory, as torch makes them under a FakeTensorMode")
+    held = (ctypes.c_ubyte * length).from_address(address + start)
     held.storage = storage  # type: ignore[attr-defined]
     return memoryview(held).cast("B")

@@ -104,9 +104,11 @@ class Storages:
         dtype, item = known
         try:
             storage = tensor.untyped_storage()
+            storage.data_ptr()  # the zeros that forward-mode autograd makes have a storage, but no memory
         except (NotImplementedError, RuntimeError) as error:
             raise LeafError(
-                f"a tensor without a storage of its own ({error})", "save it outside torch.func transforms"
+                f"a tensor without memory of its own ({error})",
+                "save its clone(), or save it outside torch.func transforms",
             ) from error
         shape = tuple(tensor.shape)
         offset = int(tensor.storage_offset())

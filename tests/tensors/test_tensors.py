@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from casckpt.errors import StateError, UnsupportedTypeError
 from casckpt.objects.values import Map, TensorRecord
+from casckpt.store.memory import MemoryStore
 from casckpt.tensors.flatten import flatten
+from casckpt.tensors.repository import Repository
 from casckpt.tensors.torch_leaves import DTYPES
 from tests.equality import assert_same, bits
 from tests.tensors.dict_store import round_trip
@@ -236,6 +239,24 @@ def test_a_tensor_of_a_function_transform_is_refused() -> None:
         return tensor
 
     torch.func.vmap(inside)(torch.ones(2, 2))
+
+
+def test_a_tensor_with_a_storage_but_no_memory_is_refused() -> None:
+    zeros = torch._efficientzerotensor((2000,))
+    with pytest.raises(UnsupportedTypeError, match=r"at grad: .*save its clone\(\)"):
+        flatten({"grad": zeros})
+    assert_same(round_trip(zeros.clone()), torch.zeros(2000))
+
+
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
+def test_nothing_is_loaded_into_tensors_without_memory() -> None:
+    repo = Repository(MemoryStore(chunk_size=1024))
+    repo.commit({"large": torch.rand(2000), "small": torch.rand(2)})
+    handle = repo.open_tensor("HEAD", "large")
+    with FakeTensorMode():
+        for read in (repo.load, lambda: repo.load(paths="small"), lambda: handle[3:5]):
+            with pytest.raises(MemoryError):
+                read()
 
 
 def test_a_tensor_whose_storage_was_freed_is_refused() -> None:
