@@ -26,25 +26,28 @@ _ALIGN: Final = 64
 
 
 class Piece:
-    """Some bytes of a slab; to be released once, when nothing needs them any more."""
+    """Some bytes of a slab; to be released when nothing needs them any more."""
 
     __slots__ = ("_pool", "_slab", "memory")
 
     def __init__(self, pool: Pool, slab: _Slab, memory: Bytes) -> None:
         self._pool = pool
-        self._slab = slab
+        self._slab: _Slab | None = slab
         self.memory = memory
 
     def release(self) -> None:
-        """Give the bytes back."""
-        self._pool._give_back(self._slab)
+        """Give the bytes back. Twice is once: whoever was interrupted here may not know whether he did."""
+        slab, self._slab = self._slab, None
+        if slab is not None:
+            self._pool._give_back(slab)
 
 
 class _Slab:
-    __slots__ = ("live", "memory", "used")
+    __slots__ = ("allocate", "live", "memory", "used")
 
-    def __init__(self, memory: Bytes) -> None:
-        self.memory = memory
+    def __init__(self, allocate: Callable[[int], Bytes], size: int) -> None:
+        self.allocate = allocate
+        self.memory = allocate(size)
         self.used = 0  # bytes from the start that are given out, or were, and are not free again before all are
         self.live = 0  # pieces given out and not released
 
@@ -104,7 +107,7 @@ class Pool:
         else:
             if limit is not None and self._size + wanted > limit:
                 self._drop()  # too small ones, which are all free
-            found = _Slab(self._allocate(wanted))
+            found = _Slab(self._allocate, wanted)
             self._size += wanted
         old, self._open = self._open, found
         if old is not None and old.live == 0:
@@ -120,7 +123,7 @@ class Pool:
                 self.freed += 1
                 if slab is not self._open:
                     self._free.append(slab)
-                if self._ended:
+                if self._ended or slab.allocate is not self._allocate:
                     self._drop()
                 self._room.notify_all()
 
@@ -137,11 +140,12 @@ class Pool:
     # -- between commits -----------------------------------------------------------------------------------------------
 
     def use(self, allocate: Callable[[int], Bytes]) -> None:
-        """Take new slabs in another way, as pinned memory; free ones of before are dropped."""
+        """Take new slabs in another way, as pinned memory; those of before are dropped as they come free."""
         with self._lock:
             if allocate is not self._allocate:
                 self._allocate = allocate
                 self._drop()
+                self._open = None
 
     def rest(self) -> None:
         """Nobody needs the pool for now: if that stays so for POOL_IDLE seconds, its memory is given up."""

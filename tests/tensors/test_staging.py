@@ -109,6 +109,18 @@ def test_what_is_dropped_with_pieces_out_is_freed_as_they_come_back(monkeypatch)
     assert pool._timer is None
 
 
+def test_a_piece_that_is_released_twice_takes_nobody_s_place(monkeypatch) -> None:
+    """An interrupt within a release leads to another; the memory of a neighbour must not come free by that."""
+    monkeypatch.setattr(staging, "SLAB", SLAB)
+    pool = Pool()
+    neighbour, twice = pool.take(64, None), pool.take(64, None)
+    neighbour.memory[:] = 7
+    twice.release()
+    twice.release()
+    pool.take(64, None).memory[:] = 9
+    assert (neighbour.memory == 7).all() and pool._in_use == SLAB
+
+
 def test_new_ways_to_take_memory_drop_what_was_taken_in_the_old_one(monkeypatch) -> None:
     monkeypatch.setattr(staging, "SLAB", SLAB)
     pool, pinned = Pool(), []
@@ -125,6 +137,21 @@ def test_new_ways_to_take_memory_drop_what_was_taken_in_the_old_one(monkeypatch)
     pool.take(10, None).release()
     assert pinned == [SLAB]
     held.release()
+    pool.take(SLAB, None)
+    pool.take(SLAB, None)
+    assert pinned == [SLAB] * 3 and pool.size == 2 * SLAB, "what came free later is not used again either"
+
+
+def test_what_is_begun_in_the_old_way_is_not_gone_on_with_in_the_new_one(monkeypatch) -> None:
+    monkeypatch.setattr(staging, "SLAB", SLAB)
+    pool = Pool()
+    held = pool.take(10, None)
+    pool.use(lambda size: np.ones(size, np.uint8))
+    piece = pool.take(10, None)
+    assert (piece.memory == 1).all() and piece._slab is not held._slab
+    held.release()
+    piece.release()
+    assert pool.size == SLAB
 
 
 def test_its_memory_is_given_up_when_nobody_has_needed_it_for_a_while(tmp_path, monkeypatch) -> None:
