@@ -86,8 +86,9 @@ class Ingest:
 
     def hand_over(self) -> None:
         """Say that another thread goes on with it."""
-        for snapshot in self._snapshots:
-            snapshot.hand_over()
+        with self._lock:  # not while `_secure` counts on the newest being its thread's
+            for snapshot in self._snapshots:
+                snapshot.hand_over()
 
     def base(self, commit: bytes | None) -> Base | None:
         """What of a commit this save may build on: nothing unless the snapshot shows it published and not pruned."""

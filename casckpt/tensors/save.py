@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -335,14 +335,17 @@ class Save:
         self._writer.look()
 
     def abandon(self) -> None:
-        """Let go of everything; nothing of it will be published."""
-        self._writer.stop()
-        while self._taken:
-            taken = self._taken.popleft()
-            if taken.ready is not None:
-                taken.ready()  # until then the device writes to it
-            taken.piece.release()
-        self._ingest.drop()
+        """Let go of everything; nothing of it will be published. Two threads may do it at once."""
+        try:
+            self._writer.stop()
+        finally:
+            with suppress(IndexError):
+                while True:
+                    taken = self._taken.popleft()
+                    if taken.ready is not None:
+                        taken.ready()  # until then the device writes to it
+                    taken.piece.release()
+            self._ingest.drop()
 
 
 class _Writer:
@@ -440,12 +443,18 @@ class _Writer:
         self.check()
 
     def stop(self) -> None:
-        """Write no more; returns when nothing is being written."""
+        """Write no more; returns, or raises an interrupt, when nothing is being written."""
         with self._lock:
             self._ending = True
             self._news.notify()
+        interrupt: BaseException | None = None
         while self._thread is not None and self._thread.is_alive():
-            self._thread.join()
+            try:
+                self._thread.join()
+            except BaseException as error:  # the snapshots that the thread reads must not be ended under it
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
 
 
 def _probe(chunk: Bytes) -> int:

@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 import casckpt
 from casckpt.errors import StateError, StoreFullError
+from casckpt.history.ingest import Ingest
 from casckpt.limits import KIB
 from casckpt.objects.node import chunk_bounds
 from casckpt.store.memory import MemoryStore
@@ -363,6 +364,38 @@ def test_a_storage_that_is_freed_before_it_was_read_is_named(watched, monkeypatc
             watched.commit_async(state)
     assert caught.value.path == "v"
     nothing_is_left(watched)
+
+
+def test_an_interrupted_wait_for_the_writer_lets_nobody_end_what_it_reads(watched, monkeypatch) -> None:
+    began, go_on = threading.Event(), threading.Event()
+    real_secure, real_join = Ingest._secure, threading.Thread.join
+
+    def slow(ingest: Ingest, written: Any) -> Any:
+        began.set()
+        assert go_on.wait(30)
+        assert all(snapshot._transaction.raw is not None for snapshot in ingest._snapshots)
+        return real_secure(ingest, written)
+
+    def interrupted(thread: threading.Thread, timeout: float | None = None) -> None:
+        if thread.name == "casckpt-writer" and not go_on.is_set():
+            go_on.set()
+            raise KeyboardInterrupt
+        real_join(thread, timeout)
+
+    def fail(*_: Any) -> None:
+        assert began.wait(30)
+        raise ValueError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ingest, "_secure", slow)
+        patch.setattr(threading.Thread, "join", interrupted)
+        patch.setattr("casckpt.tensors.save.SAVE_BATCH", 1)
+        patch.setattr("casckpt.tensors.save._Writer.end", fail)
+        with pytest.raises(KeyboardInterrupt):
+            watched.commit(STATE)
+    nothing_is_left(watched)
+    watched.commit(STATE)
+    assert_same(STATE, watched.load())
 
 
 # -- devices -----------------------------------------------------------------------------------------------------------
