@@ -208,4 +208,6 @@ def _place(live: torch.Tensor) -> object:
         start = live.data_ptr()
     except RuntimeError:  # a tensor of a kind that has no memory of its own
         start = 0
-    return (start, tuple(live.shape), live.stride(), live.dtype, live.device) if start else id(live)
+    if not start:
+        return id(live)
+    return (start, tuple(live.shape), live.stride(), live.dtype, live.device, live.is_conj(), live.is_neg())

@@ -417,6 +417,16 @@ def test_tensors_that_share_memory_must_have_been_saved_with_the_same_contents(r
     assert live.sum() == 14_000
 
 
+def test_a_tensor_and_its_conjugate_or_negative_are_not_taken_for_one(repo: Repository) -> None:
+    saved = torch.randn(2000, dtype=torch.complex64)
+    repo.commit({"a": saved, "b": saved, "c": saved.imag, "d": saved.imag})
+    live = torch.zeros(2000, dtype=torch.complex64)
+    for target in ({"a": live, "b": live.conj()}, {"c": live.imag, "d": live.conj().imag}):
+        with pytest.raises(RestoreMismatchError, match="overlaps with that of"):
+            repo.restore(target)
+    assert not live.any()
+
+
 def test_what_cannot_be_replaced_must_be_the_same(repo: Repository) -> None:
     repo.commit((1, torch.ones(3), "text"))
     live = torch.zeros(3)
