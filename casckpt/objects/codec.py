@@ -129,15 +129,14 @@ def decode(scheme: IdScheme, kind: Kind, oid: bytes, frame: memoryview) -> bytes
     return raw
 
 
-def verified(scheme: IdScheme, kind: Kind, oid: bytes, frame: memoryview) -> memoryview:
-    """The canonical bytes of an object, checked against its id, without a copy where they stand raw in the frame.
+def verified(scheme: IdScheme, oid: bytes, frame: memoryview, length: int) -> memoryview:
+    """A chunk's bytes, as many as are expected, checked against its id; no copy where they stand raw in the frame.
 
     Then they are a view of it, which must not outlive its transaction. Raises as `decode` does.
     """
-    head, payload = _checked(kind, oid, frame)
-    raw = payload if head.codec is Codec.RAW else memoryview(_decompress(kind, oid, payload, head.raw_length))
-    if len(raw) != head.raw_length or scheme.digest(kind, raw) != oid:
-        raise CorruptObjectError(f"{kind.name.lower()} {oid.hex()} does not hash to its id")
+    raw = _chunk(oid, frame, length)
+    if scheme.digest(Kind.CHUNK, raw) != oid:
+        raise CorruptObjectError(f"chunk {oid.hex()} does not hash to its id")
     return raw
 
 
@@ -147,15 +146,20 @@ def decode_into(scheme: IdScheme, oid: bytes, frame: memoryview, out: memoryview
     Raises:
         CorruptObjectError: the frame is damaged, or its contents are not what the id says. `out` is then undefined.
     """
-    head, payload = _checked(Kind.CHUNK, oid, frame)
-    if head.raw_length != len(out):
-        raise CorruptObjectError(f"chunk {oid.hex()} has {head.raw_length} bytes where {len(out)} are expected")
-    _copy(payload if head.codec is Codec.RAW else _decompress(Kind.CHUNK, oid, payload, head.raw_length), out)
+    _copy(_chunk(oid, frame, len(out)), out)
     if scheme.digest(Kind.CHUNK, out) != oid:
         raise CorruptObjectError(f"chunk {oid.hex()} does not hash to its id")
 
 
-def _copy(raw: bytes | memoryview, out: memoryview) -> None:
+def _chunk(oid: bytes, frame: memoryview, length: int) -> memoryview:
+    """A chunk's bytes, not checked against its id; another length is refused before memory is taken for it."""
+    head, payload = _checked(Kind.CHUNK, oid, frame)
+    if head.raw_length != length:
+        raise CorruptObjectError(f"chunk {oid.hex()} has {head.raw_length} bytes where {length} are expected")
+    return payload if head.codec is Codec.RAW else memoryview(_decompress(Kind.CHUNK, oid, payload, length))
+
+
+def _copy(raw: memoryview, out: memoryview) -> None:
     """Copy without the GIL, which an assignment to a memoryview keeps for as long as it takes, and without memcpy.
 
     glibc's memcpy copies 2 KiB to about 1 MiB by `rep movsb`, which on AMD is 8 times slower where the destination lies

@@ -106,6 +106,8 @@ class TensorHandle:
 
     def __array__(self, dtype: np.dtype[Any] | None = None, copy: bool | None = None) -> Array:
         # without this, numpy would take it for a sequence and read it element by element
+        if copy is False:
+            raise ValueError("a tensor that is not in memory cannot be an array without a copy")
         return np.asarray(self.load(), dtype)
 
     def load(self) -> Any:
@@ -300,11 +302,7 @@ def _pieces(objects: Objects, node: StorageNode, layout: Layout) -> Iterator[_Pi
 
 
 def _take(scheme: IdScheme, piece: _Piece, item: int, out: Array) -> None:
-    raw = verified(scheme, Kind.CHUNK, piece.oid, piece.frame)
-    if len(raw) != piece.high - piece.low:
-        raise CorruptObjectError(
-            f"chunk {piece.oid.hex()} has {len(raw)} bytes where {piece.high - piece.low} are expected"
-        )
+    raw = verified(scheme, piece.oid, piece.frame, piece.high - piece.low)
     for box in piece.boxes:
         _copy(raw, piece.low, box, item, out)
 

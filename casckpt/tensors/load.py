@@ -229,9 +229,7 @@ class _Chunk:
             np.copyto(np.frombuffer(self.out, np.uint8), self._part(chunks))
 
     def _part(self, chunks: _Chunks) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        raw = verified(chunks.scheme, Kind.CHUNK, self.oid, chunks.frame(self.oid))
-        if len(raw) != self.length:
-            raise CorruptObjectError(f"chunk {self.oid.hex()} has {len(raw)} bytes where {self.length} are expected")
+        raw = verified(chunks.scheme, self.oid, chunks.frame(self.oid), self.length)
         return np.frombuffer(raw, np.uint8)[self.skipped : self.skipped + len(self.out)]
 
 

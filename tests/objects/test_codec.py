@@ -111,14 +111,22 @@ def test_lengths_that_lie_are_refused_before_memory_is_taken_for_them() -> None:
         _framed(raw, raw[:-1], Codec.RAW),
         _framed(raw, raw, Codec.RAW, 256 * MIB),
     ]
+    large = _framed(raw, bomb, Codec.ZSTD, 256 * MIB)
     tracemalloc.start()
     for frame in cases[:1] + cases[2:]:
         for read in (
             lambda frame=frame: codec.decode(XXH3_128, Kind.CHUNK, _id(raw), frame),
             lambda frame=frame: codec.decode_into(XXH3_128, _id(raw), frame, memoryview(bytearray(len(raw)))),
+            lambda frame=frame: codec.verified(XXH3_128, _id(raw), frame, len(raw)),
         ):
             with pytest.raises(CorruptObjectError):
                 read()
+    for read_chunk in (
+        lambda: codec.decode_into(XXH3_128, _id(raw), large, memoryview(bytearray(len(raw)))),
+        lambda: codec.verified(XXH3_128, _id(raw), large, len(raw)),
+    ):
+        with pytest.raises(CorruptObjectError, match="bytes where 300 are expected"):
+            read_chunk()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < MIB

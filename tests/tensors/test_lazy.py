@@ -277,6 +277,8 @@ def test_a_handle_is_a_sequence_of_rows_and_says_what_it_is() -> None:
     handle = repo.open_tensor("HEAD", "a.b.w")
     assert len(handle) == 7 and all(torch.equal(row, one) for row, one in zip(handle, saved, strict=True))
     assert np.array_equal(np.asarray(handle), saved.numpy())
+    with pytest.raises(ValueError, match="without a copy"):
+        np.asarray(handle, copy=False)
     commit = repo.resolve().id
     assert repr(handle) == rf"<TensorHandle a\.b.w: float32 [7, 100] of commit {commit[:8]}>"
     assert (handle.path, handle.commit) == (r"a\.b.w", commit)
