@@ -54,6 +54,7 @@ def _interrupted(path: Path, work: Any) -> None:
     came = 0
     with _open(path) as repo:
         repo.commit(state, step=0)
+        state["w"].fill_(1)
         began = time.monotonic()
         work(repo, state, 1)
         repo.wait()
