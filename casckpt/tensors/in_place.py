@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from casckpt.errors import RestoreMismatchError
 from casckpt.history.fetch import Objects
 from casckpt.objects.node import NodeRef
-from casckpt.objects.values import ITEM_SIZE, TensorRecord
+from casckpt.objects.values import ITEM_SIZE, TensorRecord, reach
 from casckpt.tensors.load import Region, node_of, read, update
 from casckpt.tensors.memory import view_of
 from casckpt.tensors.torch_leaves import DTYPES
@@ -56,7 +56,7 @@ def check_fits(live: torch.Tensor, record: TensorRecord, path: str) -> None:
             path=path,
             remedy="restore into what it was expanded from, or into a clone() of it",
         )
-    if type(live) in _PLAIN and live.numel() and _end(live) > live.untyped_storage().nbytes():
+    if type(live) in _PLAIN and _end(live) > live.untyped_storage().nbytes():
         raise RestoreMismatchError("the live tensor's storage was freed", path=path)
 
 
@@ -133,8 +133,7 @@ def _lies_as_saved(live: torch.Tensor, record: TensorRecord) -> bool:
 
 
 def _end(live: torch.Tensor) -> int:
-    reach = sum((size - 1) * stride for size, stride in zip(live.shape, live.stride(), strict=True))
-    return int(live.storage_offset() + reach + 1) * live.element_size()
+    return reach(tuple(live.shape), live.stride(), int(live.storage_offset())) * live.element_size()
 
 
 def _bytes(live: torch.Tensor) -> memoryview:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from casckpt.errors import RestoreMismatchError
-from casckpt.objects.values import ITEM_SIZE, ArrayRecord, Storage, TensorRecord, contiguous_strides
+from casckpt.objects.values import ITEM_SIZE, ArrayRecord, Storage, TensorRecord, contiguous_strides, reach
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +40,10 @@ def claim_tensor(live: torch.Tensor, record: TensorRecord, path: str) -> list[Cl
     if not start or not live.numel():
         return []
     size = ITEM_SIZE[record.dtype]
-    reach = sum((length - 1) * stride for length, stride in zip(live.shape, live.stride(), strict=True)) + 1
+    end = start + reach(tuple(live.shape), live.stride(), 0) * size
     as_saved = _same_strides(record.shape, live.stride(), record.strides) and not (live.is_conj() or live.is_neg())
     origin = (record.storage, start - record.offset * size) if as_saved else None
-    return [Claim(path, str(live.device), start, start + reach * size, origin)]
+    return [Claim(path, str(live.device), start, end, origin)]
 
 
 def claim_array(live: np.ndarray[Any, Any], record: ArrayRecord, path: str) -> list[Claim]:
