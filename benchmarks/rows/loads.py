@@ -1,8 +1,8 @@
 """Full verified loads from the page cache: into fresh memory, into memory that is used again, and other ways to load.
 
-Fresh means fresh for all: before each timed load everything is freed and malloc hands it back to the kernel. Just before
-that the same is loaded once, so that the pages that the kernel gives are ones that a virtual machine has got: one may have
-handed free memory to its host, and wait longer for it than all else takes.
+Fresh means fresh for all: before each timed load everything is freed and malloc hands it back to the kernel. Just
+before that the same is loaded once, so that the kernel has the pages that it gives: a virtual machine may have handed
+free memory to its host, and would wait longer for it than for all else.
 """
 
 from __future__ import annotations
@@ -100,15 +100,14 @@ def measure_other_ways(setting: Setting) -> Outcome:
     return Outcome({"time": found}, note="of these, only casckpt checks what it reads")
 
 
-def _save(setting: Setting, *kinds: type[FilePeer]) -> int:
-    """Put the state into a store and a file of each kind; returns its bytes."""
+def _save(setting: Setting, *kinds: type[FilePeer]) -> None:
+    """Put the state into a store and a file of each kind."""
     state = dense(setting.size, setting.dtype)
     check_room(setting.folder, 4 * nbytes(state))
     with casckpt.open(setting.folder / "store") as repo:
         repo.commit(state)
     for kind in kinds:
         kind(setting.folder / kind.name).write(state, setting.folder / kind.name / "state")
-    return nbytes(state)
 
 
 def measure_reused(setting: Setting) -> Outcome:

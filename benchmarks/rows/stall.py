@@ -74,7 +74,7 @@ def measure_dense(setting: Setting) -> Outcome:
         kept.close()
     return Outcome(
         {"stall": found},
-        note="DCP as it is called by default, and with a stager made by hand that keeps its memory: then both are one copy",
+        note="DCP as called by default, and with a stager that keeps its memory: then each is one copy",
     )
 
 
