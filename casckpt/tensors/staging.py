@@ -6,7 +6,9 @@ commit, until nobody has needed it for a while.
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from _thread import LockType, allocate_lock, start_new_thread
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -66,7 +68,8 @@ class Pool:
         self._in_use = 0  # bytes of slabs with live pieces
         self.freed = 0
         """How often a slab has come free: to be read before `take`, and given to `wait` where that found no room."""
-        self._timer: threading.Timer | None = None
+        # Released to call it off. A threading.Timer has a condition inside, for which the same holds.
+        self._timer: LockType | None = None
         self._ended = False
 
     @property
@@ -152,12 +155,18 @@ class Pool:
         with self._lock:
             self._cancel()
             if self._size and not self._ended:
-                self._timer = threading.Timer(POOL_IDLE, self.give_up)
-                self._timer.daemon = True
-                try:
-                    self._timer.start()
-                except RuntimeError:  # the interpreter is about to end, and with it the memory
+                timer = allocate_lock()
+                timer.acquire()
+                with contextlib.suppress(RuntimeError):  # the interpreter is about to end, and with it the memory
+                    start_new_thread(self._give_up_later, (timer,))
+                    self._timer = timer
+
+    def _give_up_later(self, timer: LockType) -> None:
+        if not timer.acquire(timeout=POOL_IDLE):
+            with self._lock:
+                if self._timer is timer:
                     self._timer = None
+                    self._drop()
 
     def work(self) -> None:
         """Somebody is about to need it."""
@@ -178,9 +187,9 @@ class Pool:
             self._drop()
 
     def _cancel(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.release()
 
     def _drop(self) -> None:
         if self._open is not None and self._open.live == 0:

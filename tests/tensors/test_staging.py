@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-import threading
+import time
 import weakref
 
 import numpy as np
@@ -156,42 +156,25 @@ def test_what_is_begun_in_the_old_way_is_not_gone_on_with_in_the_new_one(monkeyp
 
 def test_its_memory_is_given_up_when_nobody_has_needed_it_for_a_while(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(staging, "POOL_IDLE", 0.05)
-    given_up = threading.Event()
-    give_up = Pool.give_up
-
-    def tell(pool: Pool) -> None:
-        give_up(pool)
-        given_up.set()
-
-    monkeypatch.setattr(Pool, "give_up", tell)
     with casckpt.open(tmp_path / "store") as repo:
-        repo.commit_async({"w": np.arange(100_000)}).result()
-        pool = repo._pool
-        assert given_up.wait(30)
-        assert pool.size == 0
-        given_up.clear()
-        repo.commit({"w": np.arange(100_000) + 1})
-        assert repo._pool is pool
-        assert given_up.wait(30) and pool.size == 0
+        for number in range(2):
+            repo.commit_async({"w": np.arange(100_000) + number}).result()
+            end = time.monotonic() + 20
+            while repo._pool.size and time.monotonic() < end:
+                time.sleep(0.01)
+            assert repo._pool.size == 0
 
 
-def test_while_it_is_needed_it_is_not_given_up(tmp_path, monkeypatch) -> None:
-    timers = []
-
-    class Never(threading.Timer):
-        """Says when it would have begun, and is never over."""
-
-        def start(self) -> None:
-            timers.append(self)
-
-    monkeypatch.setattr(threading, "Timer", Never)
+def test_while_it_is_needed_it_is_not_given_up(tmp_path) -> None:
     with casckpt.open(tmp_path / "store") as repo:
+        timers = []
         for number in range(3):
             repo.commit({"w": np.arange(100_000) + number})
-            assert repo._pool._timer is timers[-1] and len(timers) == number + 1
-            assert all(timer.finished.is_set() for timer in timers[:-1])
-            assert not timers[-1].finished.is_set()
-    assert timers[-1].finished.is_set()
+            timers.append(repo._pool._timer)
+            assert timers[-1].locked() and timers[-1] not in timers[:-1]
+        pool = repo._pool
+        pool.work()
+        assert pool._timer is None and pool.size, "called off"
 
 
 @pytest.mark.parametrize("behind", [False, True])
