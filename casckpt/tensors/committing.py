@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from traceback import clear_frames
 from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
-from casckpt.errors import AbandonedCommitError
+from casckpt.errors import AbandonedCommitError, StoreBusyError
 from casckpt.history.commits import Commit, present
 from casckpt.history.ingest import Ingest
 from casckpt.history.records import WHOLE
@@ -45,6 +45,7 @@ class Committing(History):
     def _new_locks(self) -> None:
         super()._new_locks()
         self._calling = threading.Lock()  # whoever takes a state, or moves the branch
+        self._caller: int | None = None  # the thread that does
         self._lane = Lane(self.store.path)
         self._pool: Pool | None = None
 
@@ -71,6 +72,8 @@ class Committing(History):
             RefMovedError: somebody else moved the branch since this handle last looked.
             StoreFullError: nothing was published.
             StoreFailedError: the outcome is unknown; open the store again and look.
+            StoreBusyError: a callback of a commit calls with others behind that one, or a signal handler, or
+                `before_publish`, while its own thread is in such a call; nothing was done.
             and whatever a commit in flight before it failed with, if nobody was told: nothing was done then.
         """
         from casckpt.tensors.flatten import flatten
@@ -140,6 +143,8 @@ class Committing(History):
         Raises:
             ValueError: in_flight is less than 1, or busy is neither.
             UnsupportedTypeError, StateError: something in the state cannot be saved; named by its path.
+            StoreFullError, StoreFailedError: where `memory` had it write as it went; nothing was published.
+            StoreBusyError: as for `commit`.
             and whatever a commit before it failed with, if nobody was told: nothing was done then.
         """
         from casckpt.tensors.flatten import flatten
@@ -159,11 +164,12 @@ class Committing(History):
             making = _Making(self, flatten(state), described, pending, limit=memory, deferred=True)
             try:
                 making.take()
+                pending.figures = making.figures(stall=time.perf_counter() - began, waited=waited)
+                making.hand_over()
             except BaseException as error:
-                making.__exit__(type(error), error, None)
+                if pending.cancel():  # else it was handed over before the interrupt, and its turn has come
+                    making.__exit__(type(error), error, None)
                 raise
-            pending.figures = making.figures(stall=time.perf_counter() - began, waited=waited)
-            making.hand_over()
             return pending
 
         pending = self._in_turn(work, in_flight - 1, tell=True)
@@ -183,7 +189,17 @@ class Committing(History):
         """Do it alone with the branch, and with at most so many commits in flight.
 
         tell: raise what one of those before failed with.
+
+        Raises:
+            StoreBusyError: this thread is doing such a thing already, or is the lane's, with others behind.
         """
+        if self._caller == threading.get_ident():
+            raise StoreBusyError(
+                "this thread is making a commit, or moving the branch, already",
+                store=self.path,
+                holders=("this thread",),
+                remedy="do it when that call has returned; a signal handler can set a flag for it",
+            )
         while True:
             self._lane.wait(most)  # not with the lock, which a callback of the commit waited for may want
             with self._calling:
@@ -191,12 +207,15 @@ class Committing(History):
                     if tell:
                         self._lane.tell()
                     try:
+                        self._caller = threading.get_ident()
                         return work()
                     except BaseException:
                         if self._pool is not None:  # an interrupt may have kept pieces of it from being released
                             self._pool.end()
                             self._pool = None
                         raise
+                    finally:
+                        self._caller = None
 
     # -- what moves the branch waits for what is in flight -------------------------------------------------------------
 

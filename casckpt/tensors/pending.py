@@ -27,7 +27,7 @@ class SaveFigures:
     """What a commit cost. stall: seconds for which the caller was kept, `waited` of them for commits before it.
 
     hashed: bytes that were hashed, in live memory or in the pool. copied: bytes that changed, or may have, and were
-    copied to the pool. written: bytes of frames that went into the store. seconds: by stage, as far as it has come:
+    copied to the pool. written: bytes of the frames of new chunks. seconds: by stage, as far as it has come:
     "take" (the state is read), "store" (hashed, encoded and written), "trees", "publish" (the sync is in it).
     """
 
@@ -83,9 +83,13 @@ class PendingCommit(Future[Commit]):
             raise self._lane.busy()
         error = super().exception(timeout)
         if error is not None and not self.seen:
-            self.seen = True
-            _forget_told()
+            self._was_told()
         return error
+
+    def _was_told(self) -> None:
+        self.seen = True
+        # an error that was raised holds on to the frames that it passed, and so to whoever asked, with all he has
+        _untold.pop(self, None)
 
     def _check_process(self) -> None:
         if os.getpid() != self.process:
@@ -153,9 +157,10 @@ class Lane:
         try:
             work()
         except BaseException as error:  # of a callback; as for any thread, but those behind it are not to wait for ever
-            threading.excepthook(
-                threading.ExceptHookArgs((type(error), error, error.__traceback__, threading.current_thread()))
-            )
+            with contextlib.suppress(BaseException):  # the program may have a hook of its own
+                threading.excepthook(
+                    threading.ExceptHookArgs((type(error), error, error.__traceback__, threading.current_thread()))
+                )
         finally:
             del work  # what it holds must not live until the next comes
             with self._lock:
@@ -168,12 +173,13 @@ class Lane:
         return self._thread == threading.get_ident()
 
     def has_room(self, most: int) -> bool:
-        """Whether no more than so many things are not done; on the lane's own thread, beside the one it is in.
+        """Whether no more than so many things are not done; on the lane's own thread, nothing but the one it is in.
 
-        Those behind one that failed fail with it: there is no room before that has happened.
+        Those behind one that failed fail with it: there is no room before that has happened. On the lane's own thread
+        there is none before those behind are done: their memory does not come free while it waits.
         """
         in_flight = len(self._waiting) + self._at_work
-        return in_flight - self.is_mine() <= (0 if self._lost else most)
+        return in_flight - self.is_mine() <= (0 if self._lost or self.is_mine() else most)
 
     def wait(self, most: int = 0) -> None:
         """Return once `has_room`.
@@ -200,7 +206,7 @@ class Lane:
         """Say that a commit failed."""
         with self._lock:
             self._lost.append(commit)
-        _untold.append(commit)
+        _untold[commit] = None
 
     @property
     def is_broken(self) -> bool:
@@ -218,20 +224,14 @@ class Lane:
             lost, self._lost = self._lost, []
         untold = [commit for commit in lost if not commit.seen]
         for commit in untold:
-            commit.seen = True
+            commit._was_told()
         if untold:
-            _forget_told()
             error: Any = Future.exception(untold[0])
             raise error
 
 
-def _forget_told() -> None:
-    # an error that was raised holds on to the frames that it passed, and so to whoever asked, with all he has
-    _untold[:] = [one for one in _untold if not one.seen]
-
-
 def _tell_at_exit() -> None:
-    for commit in _untold:
+    for commit in list(_untold):
         if not commit.seen and commit.process == os.getpid():
             error = Future.exception(commit)
             _log.error("%s: a commit in flight failed, and nobody was told: %s", commit.store, error, exc_info=error)
@@ -243,8 +243,8 @@ def _after_fork_in_child() -> None:  # pragma: no cover - runs in forked childre
 
 
 _log = logging.getLogger(__name__)
-# Commits that failed, of which nobody was told.
-_untold: list[PendingCommit] = []
+# Commits that failed, of which nobody was told, in their order. A dict, which threads can add to and take from at once.
+_untold: dict[PendingCommit, None] = {}
 atexit.register(_tell_at_exit)
 # Every one, for the child of a fork to find.
 _pending: weakref.WeakSet[PendingCommit] = weakref.WeakSet()

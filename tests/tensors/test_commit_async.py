@@ -28,6 +28,7 @@ from casckpt.history.ingest import Ingest
 from casckpt.limits import MIB
 from casckpt.store import filesystem
 from casckpt.store.memory import MemoryStore
+from casckpt.tensors import committing, staging
 from casckpt.tensors.pending import Lane
 from casckpt.tensors.repository import Repository
 from casckpt.tensors.staging import SLAB
@@ -67,7 +68,7 @@ def wreck(state: Any) -> None:
                 state.untyped_storage().resize_(0)
     elif isinstance(state, np.ndarray):
         if state.flags.writeable and state.flags.owndata and state.flags.c_contiguous and state.size:
-            state.view(np.uint8).ravel()[:] ^= 0xFF
+            state.reshape(-1).view(np.uint8)[:] ^= 0xFF
     elif isinstance(state, dict):
         for item in list(state.values()):
             wreck(item)
@@ -505,6 +506,45 @@ def test_a_callback_that_would_wait_for_itself_is_told(tmp_path) -> None:
         assert repo.load() == {"n": 2}
 
 
+def test_a_callback_does_not_wait_for_memory_that_those_behind_it_have(tmp_path) -> None:
+    with casckpt.open(tmp_path / "store") as repo:
+        said: list[object] = []
+        handed, began = threading.Event(), threading.Event()
+
+        def back(_: object) -> None:
+            began.set()
+            assert handed.wait(WAIT)
+            said.append(repo.commit_async({"w": torch.rand(500_000)}, in_flight=3, memory=1, busy="skip"))
+            try:
+                repo.commit_async({"w": torch.rand(500_000)}, in_flight=3, memory=1)
+            except StoreBusyError as error:
+                said.append(error.holders)
+
+        repo.commit_async({"n": 1}).add_done_callback(back)
+        assert began.wait(WAIT)
+        behind = repo.commit_async({"w": torch.rand(500_000)}, in_flight=3)
+        handed.set()
+        behind.result(WAIT)
+        assert said == [None, ("this thread",)]
+
+
+def test_who_commits_within_a_commit_is_told(tmp_path) -> None:
+    """As from a signal handler, which runs wherever its thread is."""
+    with casckpt.open(tmp_path / "store") as repo:
+        said: list[object] = []
+
+        def again() -> None:
+            for use in (lambda: repo.commit({"n": 2}), lambda: repo.commit_async({"n": 3}), repo.close):
+                with pytest.raises(StoreBusyError, match="already") as caught:
+                    use()
+                said.append(caught.value.holders)
+
+        repo.commit({"n": 1}, before_publish=again)
+        assert said == [("this thread",)] * 3
+        repo.commit({"n": 4})
+        assert [repo.load("HEAD~1"), repo.load()] == [{"n": 1}, {"n": 4}]
+
+
 def test_a_callback_that_ends_its_thread_does_not_end_the_lane(tmp_path, monkeypatch) -> None:
     told: list[Any] = []
     monkeypatch.setattr(threading, "excepthook", told.append)
@@ -516,6 +556,16 @@ def test_a_callback_that_ends_its_thread_does_not_end_the_lane(tmp_path, monkeyp
         assert second.result(WAIT).parents == (first.result(WAIT).id,)
         repo.commit_async({"n": 3}).result(WAIT)
     assert [one.exc_type for one in told] == [SystemExit]
+
+
+def test_a_hook_for_errors_of_threads_that_fails_itself_does_not_end_the_lane(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(threading, "excepthook", lambda _: 1 / 0)
+    with casckpt.open(tmp_path / "store") as repo:
+        with held(repo):
+            first = repo.commit_async({"n": 1}, in_flight=3)
+            first.add_done_callback(lambda _: (_ for _ in ()).throw(SystemExit()))
+            second = repo.commit_async({"n": 2}, in_flight=3)
+        assert second.result(5).parents == (first.result(5).id,)
 
 
 # -- beside gc, compact and others -------------------------------------------------------------------------------------
@@ -668,3 +718,27 @@ def test_what_an_interrupt_left_behind_in_the_lane_is_done_and_counted_once() ->
     assert not lane.has_room(0) and lane.has_room(1)
     lane.wait()
     assert done == [1] and lane.has_room(0) and not lane.has_room(-1)
+
+
+@pytest.mark.parametrize("place", ["_Making.figures", "_Making.hand_over"])
+@pytest.mark.parametrize("late", [False, True])
+def test_an_interrupt_between_taking_and_handing_over_leaves_nothing_behind(tmp_path, monkeypatch, place, late) -> None:
+    """Else the writer's thread would wait for ever, and the interpreter's exit for it."""
+    real = getattr(committing._Making, place.partition(".")[2])
+
+    def interrupted(making: Any, *args: Any, **more: Any) -> Any:
+        monkeypatch.undo()
+        if late:
+            real(making, *args, **more)
+        raise KeyboardInterrupt
+
+    with casckpt.open(tmp_path / "store", chunk_size=4096, codec="none") as repo:
+        monkeypatch.setattr(staging, "SLAB", 16_384)
+        monkeypatch.setattr(f"casckpt.tensors.committing.{place}", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            repo.commit_async({"w": torch.rand(100_000)}, memory=1)
+        repo.wait()
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("casckpt-w")]
+        assert not repo.store._environment._live and list(repo.log()) == []
+        repo.commit_async({"n": 1}).result(WAIT)
+        assert repo.load() == {"n": 1}
