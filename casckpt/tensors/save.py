@@ -22,7 +22,7 @@ import torch
 import xxhash
 
 from casckpt.history.ingest import Base, Ingest
-from casckpt.limits import KIB, MIB, SAVE_BATCH
+from casckpt.limits import KIB, MIB
 from casckpt.objects.codec import encode_in_place
 from casckpt.objects.frame import head_size
 from casckpt.objects.ids import IdScheme, Kind
@@ -34,6 +34,7 @@ from casckpt.tensors.device import DeviceCopies, can_pin, pinned
 from casckpt.tensors.flatten import Flat, Span
 from casckpt.tensors.staging import Bytes, Piece, Pool
 from casckpt.tensors.workers import each, thread_count
+from casckpt.tensors.writer import Writer
 
 Nodes = dict[str, StorageNode]
 """The storage nodes of one commit, by the path of the first leaf that uses each."""
@@ -157,7 +158,7 @@ class Save:
         self._parts: list[_Part | None] = []
         self._inline: dict[int, bytes] = {}
         self._taken: deque[_Taken] = deque()  # copied, and put off
-        self._writer = _Writer(ingest, pool)
+        self._writer = Writer(ingest, pool)
         self._counting = threading.Lock()
         self.logical = sum(span.length for span in flat.spans)
         self.compared = 0  # bytes of live memory that were hashed
@@ -346,115 +347,6 @@ class Save:
                         taken.ready()  # until then the device writes to it
                     taken.piece.release()
             self._ingest.drop()
-
-
-class _Writer:
-    """Writes what waits in an ingest, on a thread of its own once there is a batch of it: while one batch is synced,
-    the next is hashed. A little is left for the publishing transaction."""
-
-    def __init__(self, ingest: Ingest, pool: Pool) -> None:
-        self._ingest = ingest
-        self._pool = pool
-        self._lock = threading.Lock()  # entered itself, not by the condition: see `Pool`
-        self._news = threading.Condition(self._lock)
-        self._thread: threading.Thread | None = None
-        self._writing = threading.Lock()
-        self._hurried = 0  # who wait for memory
-        self._ending = False
-        self._failure: BaseException | None = None
-
-    def look(self) -> None:
-        """Something was added."""
-        if self._is_due():
-            self._wake()
-
-    def _is_due(self) -> bool:
-        waiting = self._ingest.waiting_bytes
-        return waiting >= SAVE_BATCH or (self._hurried > 0 and waiting > 0)
-
-    @property
-    def is_hurried(self) -> bool:
-        """Whether anybody waits for memory."""
-        return self._hurried > 0
-
-    def make_room(self, freed: int, may_go_on: Callable[[], bool]) -> None:
-        """Return once memory has come free since the pool counted `freed`, or `may_go_on` says so; until then write
-        whatever is added, however little: others may still hold what is in the way, and add it when nobody comes after
-        them.
-
-        Raises:
-            whatever writing raised.
-        """
-        with self._lock:
-            self._hurried += 1
-        try:
-            self._wake()
-            self._pool.wait(freed, lambda: self._failure is not None or may_go_on())
-        finally:
-            with self._lock:
-                self._hurried -= 1
-        self.check()
-
-    def _wake(self) -> None:
-        with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="casckpt-writer")
-                try:
-                    self._thread.start()
-                except RuntimeError:  # no more threads: the system's limit, or the interpreter is about to end
-                    self._thread = None
-                except BaseException as error:  # an interrupt: whether it has begun is not known
-                    self._fail(error)
-                    raise
-            self._news.notify()
-        if self._thread is None:
-            self._write()
-
-    def _run(self) -> None:
-        while self._failure is None:
-            with self._lock:
-                self._news.wait_for(lambda: self._ending or self._is_due())
-                if self._ending:
-                    return
-            self._write()
-
-    def _write(self) -> None:
-        try:
-            with self._writing:
-                self._ingest.flush()
-        except BaseException as error:
-            self._fail(error)
-
-    def _fail(self, error: BaseException) -> None:
-        self._failure = error
-        self._pool.wake()
-
-    def check(self) -> None:
-        """Raise what writing raised."""
-        if self._failure is not None:
-            raise self._failure
-
-    def end(self) -> None:
-        """Everything was added: write it, unless it is so little that it goes with the publishing transaction."""
-        if self._thread is not None:
-            self.stop()
-            self.check()
-            self._ingest.flush()
-        self.check()
-
-    def stop(self) -> None:
-        """Write no more; returns, or raises an interrupt, when nothing is being written."""
-        with self._lock:
-            self._ending = True
-            self._news.notify()
-        interrupt: BaseException | None = None
-        while self._thread is not None and self._thread.is_alive():
-            try:
-                self._thread.join()
-            except BaseException as error:  # the snapshots that the thread reads must not be ended under it
-                interrupt = error
-        if interrupt is not None:
-            raise interrupt
 
 
 def _probe(chunk: Bytes) -> int:

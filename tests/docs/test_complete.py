@@ -38,7 +38,7 @@ def _public(cls: type) -> list[str]:
 
 @cache
 def _known() -> dict[str, type]:
-    """casckpt's own classes by their names, without errors: a module may import those that it only names for type checkers."""
+    """casckpt's own classes by their names, without errors; also those that a module names for type checkers only."""
     modules = [import_module(found.name) for found in pkgutil.walk_packages(casckpt.__path__, "casckpt.")]
     members = [member for module in modules for member in vars(module).values() if isinstance(member, type)]
     own = [cls for cls in members if cls.__module__.startswith("casckpt.") and cls.__module__ != errors.__name__]

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 import casckpt
-from casckpt.tensors import committing, save, staging
+from casckpt.tensors import committing, save, staging, writer
 from casckpt.tensors.repository import Repository
 from tests.store.interrupts import interrupt_in
 
@@ -30,7 +30,7 @@ def _open(path: Path) -> Repository:
     """With limits so small that every kind of waiting comes up."""
     staging.SLAB = 16_384  # type: ignore[misc]
     committing.SAVE_MEMORY = 40_000  # type: ignore[misc]
-    save.SAVE_BATCH = 8192  # type: ignore[misc]
+    writer.SAVE_BATCH = 8192  # type: ignore[misc]
     save._ALONE = 0  # type: ignore[misc]
     save._RUN = 4096  # type: ignore[misc]
     return casckpt.open(path, chunk_size=2048, codec="none")

@@ -614,7 +614,7 @@ def test_who_handed_a_commit_over_may_compact_and_back_up_at_once(tmp_path) -> N
 def test_gc_prune_and_compact_go_on_beside_commits_in_flight(tmp_path, monkeypatch) -> None:
     """Chunks that a save wrote itself are nobody's until it is published, and are collected: it is published whole."""
     monkeypatch.setattr("casckpt.history.ingest.SAVE_BATCH", 20_000)
-    monkeypatch.setattr("casckpt.tensors.save.SAVE_BATCH", 20_000)
+    monkeypatch.setattr("casckpt.tensors.writer.SAVE_BATCH", 20_000)
     monkeypatch.setattr("casckpt.history.ingest.PUBLISHED_WITH", 0)
     path = tmp_path / "store"
     with casckpt.open(path, chunk_size=1024) as repo:

@@ -108,7 +108,7 @@ def test_every_hash_and_codec_round_trips_across_reopening(tmp_path, hash, codec
 
 
 def test_chunks_larger_than_the_staging_buffer_and_many_flushes(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("casckpt.tensors.save.SAVE_BATCH", 5000)
+    monkeypatch.setattr("casckpt.tensors.writer.SAVE_BATCH", 5000)
     monkeypatch.setattr("casckpt.history.ingest.SAVE_BATCH", 5000)
     monkeypatch.setattr("casckpt.tensors.staging.SLAB", 3000)
     monkeypatch.setattr("casckpt.tensors.committing.SAVE_MEMORY", 10_000)
@@ -173,7 +173,7 @@ def test_a_commit_on_a_released_base_stores_what_it_needs_again(repo) -> None:
 
 def test_what_was_collected_before_it_was_published_is_written_again(repo, monkeypatch) -> None:
     monkeypatch.setattr("casckpt.history.ingest.PUBLISHED_WITH", 0)
-    monkeypatch.setattr("casckpt.tensors.save.SAVE_BATCH", 0)  # each chunk is a batch
+    monkeypatch.setattr("casckpt.tensors.writer.SAVE_BATCH", 0)  # each chunk is a batch
     repo.commit({"w": torch.zeros(3000)})
     other = Repository(repo.store)
     publish = Ingest.publish

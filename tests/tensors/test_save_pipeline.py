@@ -389,8 +389,8 @@ def test_an_interrupted_wait_for_the_writer_lets_nobody_end_what_it_reads(watche
     with monkeypatch.context() as patch:
         patch.setattr(Ingest, "_secure", slow)
         patch.setattr(threading.Thread, "join", interrupted)
-        patch.setattr("casckpt.tensors.save.SAVE_BATCH", 1)
-        patch.setattr("casckpt.tensors.save._Writer.end", fail)
+        patch.setattr("casckpt.tensors.writer.SAVE_BATCH", 1)
+        patch.setattr("casckpt.tensors.writer.Writer.end", fail)
         with pytest.raises(KeyboardInterrupt):
             watched.commit(STATE)
     nothing_is_left(watched)
