@@ -171,7 +171,7 @@ def test_the_figures_say_what_a_commit_did(tmp_path) -> None:
 def small(monkeypatch, *, slab: int, batch: int, threads: int) -> None:
     """Limits as small as the states of these tests."""
     monkeypatch.setattr("casckpt.tensors.staging.SLAB", slab)
-    monkeypatch.setattr(module, "SAVE_BATCH", batch)
+    monkeypatch.setattr("casckpt.tensors.writer.SAVE_BATCH", batch)
     monkeypatch.setattr("casckpt.history.ingest.SAVE_BATCH", batch)
     monkeypatch.setattr(module, "thread_count", lambda: threads)
     monkeypatch.setattr(module, "_ALONE", 0)
