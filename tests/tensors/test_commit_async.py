@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from concurrent.futures import CancelledError, wait
 from contextlib import contextmanager, suppress
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -625,7 +626,7 @@ def test_gc_prune_and_compact_go_on_beside_commits_in_flight(tmp_path, monkeypat
         def clear_away() -> None:
             try:
                 with casckpt.open(path, branch="other") as mine:
-                    while not stop.is_set():
+                    while not stop.wait(0.005):  # between two of them there is time for a compact
                         mine.prune(casckpt.Keep(last=3))
                         mine.expire_reflog()
                         with suppress(StoreBusyError):  # compact is under way
@@ -647,7 +648,9 @@ def test_gc_prune_and_compact_go_on_beside_commits_in_flight(tmp_path, monkeypat
             thread.start()
         states = []
         try:
-            for number in range(40):
+            for number in count():
+                if errors or (number >= 40 and all(rounds)):
+                    break
                 generator = torch.Generator().manual_seed(number % 5)  # what was collected comes back
                 state = {"w": torch.rand(30_000, generator=generator), "n": torch.full((500,), number)}
                 states.append(copy.deepcopy(state))
