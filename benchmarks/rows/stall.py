@@ -99,7 +99,7 @@ DENSE = Row(
             Goal(title, "stall", "casckpt", peer, Limit(0.7), Limit(0.4))
             for title, peer in (
                 ("`commit_async` stall against DCP `async_save`, everything changed", DCP_FRESH),
-                ("the same, DCP with a stager that keeps its memory (no row of the contract)", DCP),
+                ("the same, DCP with a stager that keeps its memory", DCP),
             )
         ),
     ),

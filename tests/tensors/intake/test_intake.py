@@ -15,6 +15,7 @@ import casckpt
 from benchmarks.folder import check, train
 from casckpt.errors import ImportFormatError, RefMovedError, StateError
 from casckpt.limits import SAVE_BATCH, SAVE_MEMORY
+from casckpt.tensors import formats
 from casckpt.tensors.intake import intake as module
 from casckpt.tensors.intake.report import Item, Outcome
 from casckpt.tensors.repository import Repository
@@ -258,7 +259,7 @@ def test_a_file_that_cannot_be_read_stops_the_import_or_is_skipped_and_named_eit
 def test_a_state_that_cannot_be_saved_is_named_and_skipped_as_well(
     repo: Repository, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    really = casckpt.tensors.formats.read_state
+    really = formats.read_state
 
     def read(path: Path) -> Any:
         found = really(path)
@@ -277,7 +278,7 @@ def test_a_state_that_cannot_be_saved_is_named_and_skipped_as_well(
 def test_a_file_that_is_written_to_while_it_is_read_is_not_committed(
     how: str, repo: Repository, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    really = casckpt.tensors.formats.read_state
+    really = formats.read_state
 
     def read(path: Path) -> Any:
         found = really(path)
@@ -424,7 +425,7 @@ def test_the_error_of_a_checkpoint_that_is_skipped_keeps_no_state_in_memory(
 ) -> None:
     import weakref
 
-    really = casckpt.tensors.formats.read_state
+    really = formats.read_state
     alive: list[weakref.ref[torch.Tensor]] = []
 
     def read(path: Path) -> Any:

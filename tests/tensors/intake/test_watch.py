@@ -13,6 +13,7 @@ import torch
 
 import casckpt
 from casckpt.errors import ImportFormatError, StoreFullError
+from casckpt.tensors import formats
 from casckpt.tensors.intake.report import Item, Outcome
 from casckpt.tensors.intake.watch import Watching, keep_looking
 from casckpt.tensors.repository import Repository
@@ -270,7 +271,7 @@ def test_a_file_that_is_cut_off_while_it_is_read_ends_nothing_and_is_taken_when_
     repo: Repository, empty: Path, watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Were it mapped, reading behind its new end would end the process."""
-    really = casckpt.tensors.formats.read_state
+    really = formats.read_state
     path = empty / "latest.pt"
     torch.save(state(1), path)
     reads: list[Path] = []
