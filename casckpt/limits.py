@@ -65,7 +65,7 @@ SAVE_BATCH: Final = 32 * MIB
 # Frames of no more bytes than these are written by the transaction that publishes their commit: one sync less.
 PUBLISHED_WITH: Final = 4 * MIB
 # Bytes of the staging pool that a commit which the caller waits for makes do with.
-SAVE_MEMORY: Final = 96 * MIB
+SAVE_MEMORY: Final = 64 * MIB
 # Seconds after the last commit when the memory of the staging pool is given up.
 POOL_IDLE: Final = 60.0
 # The longest that gc holds the writer lock in one transaction, and its rest between two, in seconds. Without the rest a

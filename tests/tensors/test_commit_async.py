@@ -40,6 +40,14 @@ from tests.strategies import states
 WAIT = 30
 
 
+def called_back(repo: Repository, state: Any, callback: Any) -> None:
+    """Hand a commit over whose callback is called on the lane, however soon it is done."""
+    known = threading.Event()
+    repo._lane.put(lambda: known.wait(WAIT))
+    repo.commit_async(state, in_flight=2).add_done_callback(callback)
+    known.set()
+
+
 @contextmanager
 def held(repo: Repository):
     """The lane is held up by a commit that is done, while others are handed over behind it."""
@@ -49,7 +57,7 @@ def held(repo: Repository):
         began.set()
         assert go_on.wait(WAIT)
 
-    repo.commit_async({"held": 0}).add_done_callback(hold)
+    called_back(repo, {"held": 0}, hold)
     assert began.wait(WAIT)
     try:
         yield
@@ -497,7 +505,7 @@ def test_a_callback_that_would_wait_for_itself_is_told(tmp_path) -> None:
                     said.append(error.holders)
             done.set()
 
-        repo.commit_async({"n": 1}).add_done_callback(back)
+        called_back(repo, {"n": 1}, back)
         assert began.wait(WAIT)
         behind.append(repo.commit_async({"n": 2}, in_flight=2))
         handed.set()
@@ -521,7 +529,7 @@ def test_a_callback_does_not_wait_for_memory_that_those_behind_it_have(tmp_path)
             except StoreBusyError as error:
                 said.append(error.holders)
 
-        repo.commit_async({"n": 1}).add_done_callback(back)
+        called_back(repo, {"n": 1}, back)
         assert began.wait(WAIT)
         behind = repo.commit_async({"w": torch.rand(500_000)}, in_flight=3)
         handed.set()
@@ -584,7 +592,7 @@ def test_a_compact_waits_for_what_is_in_flight_and_a_callback_that_looks_does_no
             loaded.append(repo.load("HEAD"))
             done.set()
 
-        repo.commit_async({"n": 1}).add_done_callback(back)
+        called_back(repo, {"n": 1}, back)
         assert began.wait(WAIT)
         second = repo.commit_async({"w": torch.rand(5000)}, in_flight=2)
         compacting = threading.Thread(target=repo.compact)

@@ -466,7 +466,8 @@ def test_the_memory_that_a_device_still_writes_to_is_not_used_again(watched, on_
         held.set()
         assert go_on.wait(30)
 
-    watched.commit_async({"n": 1}).add_done_callback(hold)
+    watched._lane.put(lambda: hold(None))
+    watched._lane.go()
     assert held.wait(30)
     cancelled = watched.commit_async({"w": torch.rand(5000)}, in_flight=2)
     assert Slow.pending and cancelled.cancel()

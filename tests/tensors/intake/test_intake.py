@@ -407,7 +407,7 @@ MEASURED = """
 @pytest.mark.parametrize(("how", "states"), [("import", 0), ("watch", 1)])
 def test_never_are_two_states_in_memory(how: str, states: int, tmp_path: Path) -> None:
     """An import maps its files; a watch reads a copy of one that may be written again. Beside that, a save has its
-    staging pool and the pages of one batch, however large the state."""
+    staging pool, the copy of one batch that LMDB makes, and the one before where malloc keeps it."""
     size = 64 << 20
     folder = tmp_path / "run"
     folder.mkdir()
@@ -417,7 +417,7 @@ def test_never_are_two_states_in_memory(how: str, states: int, tmp_path: Path) -
     (folder / "step_50.pt").write_bytes((folder / name).read_bytes()[:-1000])
     taken, peak = map(int, run(MEASURED, folder, tmp_path / "store", how).split())
     assert taken == 6
-    assert peak < SAVE_MEMORY + SAVE_BATCH + (states + 0.4) * size
+    assert peak < SAVE_MEMORY + 2 * SAVE_BATCH + (states + 0.4) * size
 
 
 def test_the_error_of_a_checkpoint_that_is_skipped_keeps_no_state_in_memory(
