@@ -64,7 +64,7 @@ def aside(work: Callable[[Aside], T], progress: Progress) -> T:
         except BaseException as error:
             failures.append(error)
         finally:
-            held._said.put(None)
+            held._said.put(None)  # nothing more to say: only wakes whoever waits
 
     interrupt: BaseException | None = None
     try:
@@ -72,10 +72,11 @@ def aside(work: Callable[[Aside], T], progress: Progress) -> T:
         _thread.start_new_thread(run, ())
         while True:
             try:
-                told = held._said.get()
-                if told is None:
+                # Looked at before each wait: an interrupt may come between the last word and its being kept here.
+                if (results or failures) and held._said.empty():
                     break
-                if interrupt is None:
+                told = held._said.get()
+                if told is not None and interrupt is None:
                     progress(*told)
             except BaseException as error:
                 interrupt = error if interrupt is None else interrupt

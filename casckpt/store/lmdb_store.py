@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
@@ -268,11 +268,11 @@ class LmdbWriter(LmdbReader):
             with early_writeback(self._environment.path / "data.mdb", self._room or 0):
                 self._environment.commit(self._transaction, durable=self._durable)
 
-    def __del__(self) -> None:
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:  # in the end `sys` may be gone
         # Left open by an interrupt at the very beginning of `__exit__`. Only the thread that began it may end it, and
         # this may be any; at the interpreter's end LMDB's lock goes by itself.
         transaction = self._transaction
-        if transaction is not None and transaction.thread == threading.get_ident() and not sys.is_finalizing():
+        if transaction is not None and not is_finalizing() and transaction.thread == threading.get_ident():
             self._environment.end_write(transaction)
 
 

@@ -9,6 +9,7 @@ import fcntl
 import os
 import sys
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 # Every lock with an open descriptor, for the child of a fork to find. Weak: one that an interrupt kept from being
@@ -70,9 +71,9 @@ class FileLock:
     def __exit__(self, *error: object) -> None:
         self.release()
 
-    def __del__(self) -> None:
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:  # in the end `sys` may be gone
         # Without a descriptor where it was interrupted at once; in the end the kernel is about to let go of it.
-        if hasattr(self, "_descriptor") and not sys.is_finalizing():
+        if hasattr(self, "_descriptor") and not is_finalizing():
             self.release()
 
 

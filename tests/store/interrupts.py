@@ -19,14 +19,25 @@ from casckpt.errors import StoreBusyError
 from casckpt.store.protocol import Space
 from tests.store.wasteful import KEPT, check, commit_steps, open_history
 
+_is_armed = False
+
 
 def interrupt_in(seconds: float) -> None:
-    """Raise KeyboardInterrupt in the main thread then."""
+    """Raise KeyboardInterrupt in the main thread then; 0: never, also where the timer has gone off already.
+
+    The kernel may hand the signal to any thread, which may come to run it long after the timer was stopped here.
+    """
+    global _is_armed
+    _is_armed = seconds > 0
     signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
-def _raise(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
+def raise_interrupt(number: int, frame: object) -> None:
+    """The handler of the timer's signal: one interrupt for each time it was set."""
+    global _is_armed
+    if _is_armed:
+        _is_armed = False
+        raise KeyboardInterrupt
 
 
 def in_thread(work: Any) -> Any:
@@ -124,7 +135,7 @@ def transactions(path: Path) -> None:
 PROGRAMS = {program.__name__: program for program in (compact, gate, backup, transactions)}
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGALRM, _raise)
+    signal.signal(signal.SIGALRM, raise_interrupt)
     try:
         PROGRAMS[sys.argv[1]](Path(sys.argv[2]))
     finally:

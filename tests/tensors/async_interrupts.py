@@ -17,13 +17,9 @@ import torch
 import casckpt
 from casckpt.tensors import committing, save, staging, writer
 from casckpt.tensors.repository import Repository
-from tests.store.interrupts import interrupt_in
+from tests.store.interrupts import interrupt_in, raise_interrupt
 
 ROUNDS = 150
-
-
-def _raise(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _open(path: Path) -> Repository:
@@ -126,7 +122,7 @@ def handled(path: Path) -> None:
 PROGRAMS = {program.__name__: program for program in (commit, commit_async, several, handled)}
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGALRM, _raise)
+    signal.signal(signal.SIGALRM, raise_interrupt)
     try:
         PROGRAMS[sys.argv[1]](Path(sys.argv[2]))
     finally:

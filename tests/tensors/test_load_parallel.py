@@ -252,12 +252,9 @@ def test_an_interrupt_ends_all_threads_and_the_transaction(
 _INTERRUPTED = """
     import signal, sys, time, torch, casckpt
     from casckpt.tensors import load
+    from tests.store.interrupts import interrupt_in, raise_interrupt
     load.thread_count = lambda: 3
-
-    def interrupt(number, frame):
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGALRM, interrupt)
+    signal.signal(signal.SIGALRM, raise_interrupt)
     sys.unraisablehook = lambda _: None  # one that comes within a __del__ is told of there, and lost
     state = {str(n): torch.randint(0, 99, (40_000,)) for n in range(8)}
     live = {key: torch.zeros_like(tensor) for key, tensor in state.items()}
@@ -269,9 +266,9 @@ _INTERRUPTED = """
         came = 0
         for number in range(40):
             try:
-                signal.setitimer(signal.ITIMER_REAL, max(1e-5, lasts * number / 30))
+                interrupt_in(max(1e-5, lasts * number / 30))
                 repo.load(out=live) if number % 2 else repo.restore(live)
-                signal.setitimer(signal.ITIMER_REAL, 0)
+                interrupt_in(0)
             except KeyboardInterrupt:
                 came += 1
             assert repo.store._environment._live == set()

@@ -107,19 +107,15 @@ def test_the_cores_that_may_be_used_are(monkeypatch) -> None:
 INTERRUPTED = """
     import _thread, signal, sys, time
     from casckpt.tensors.workers import each
-    from tests.store.interrupts import interrupt_in
+    from tests.store.interrupts import interrupt_in, raise_interrupt
 
-    def interrupt(number, frame):
-        if awaited:  # a thread that is about to end may be given a signal that long before was meant for the process
-            raise KeyboardInterrupt
-
-    signal.signal(signal.SIGALRM, interrupt)
+    signal.signal(signal.SIGALRM, raise_interrupt)
     sys.setswitchinterval(1e-5)
     came = late = 0
     main = _thread.get_ident()
 
     for number in range(3000):
-        over, awaited = False, True
+        over = False
 
         def work(item):
             global late
@@ -133,7 +129,7 @@ INTERRUPTED = """
             interrupt_in(0)
         except KeyboardInterrupt:
             came += 1
-        over, awaited = True, False
+        over = True
         while _thread._count():
             time.sleep(0)
     print(came, late)
