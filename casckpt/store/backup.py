@@ -51,7 +51,9 @@ def backup(environment: Environment, handle: Handle, destination: Path, progress
 def _backup(environment: Environment, handle: Handle, place: Path, held: Aside) -> int:
     with filesystem.system_errors(place, "it cannot be written"):
         _check_place(environment, place)
-        copying = _Copying(environment, environment.begin_read(handle))
+        transaction = Transaction(handle)
+        environment.begin_read(transaction)
+        copying = _Copying(environment, transaction)
         try:
             _check_room(place, copying.expected)
             place.mkdir(parents=True, exist_ok=True)

@@ -125,18 +125,19 @@ class Environment:
 
     # -- transactions --------------------------------------------------------------------------------------------------
 
-    def begin_read(self, handle: Handle) -> Transaction:
-        """A snapshot, which any one thread at a time may use and any thread end."""
-        transaction = Transaction(handle)
+    def begin_read(self, transaction: Transaction) -> None:
+        """Make it a snapshot, which any one thread at a time may use and any thread end.
+
+        The caller has hold of it before it begins, so that an interrupt on the way back leaves somebody to end it.
+        """
         try:
             with self._lock:
-                self._wait_for_turn(handle, write=False)
+                self._wait_for_turn(transaction.handle, write=False)
                 transaction.raw = self._begin_read()
                 self._live.add(transaction)
         except BaseException:
             self.end_read(transaction)
             raise
-        return transaction
 
     def _wait_for_turn(self, handle: Handle, *, write: bool) -> None:
         """Call under the gate: returns once a transaction may begin, or raises as `check` does."""
@@ -168,9 +169,9 @@ class Environment:
             self._failure = f"a read transaction could not begin: {error}"
             raise self.failed_error() from error
 
-    def begin_write(self, handle: Handle) -> Transaction:
-        """The write transaction, once whoever holds it has ended; this thread must be the one to end it."""
-        transaction = Transaction(handle)
+    def begin_write(self, transaction: Transaction) -> None:
+        """Make it the write transaction, once whoever holds that has ended; this thread must be the one to end it."""
+        handle = transaction.handle
         try:
             with self._lock:
                 self._wait_for_turn(handle, write=True)
@@ -190,7 +191,6 @@ class Environment:
         except BaseException:
             self.end_write(transaction)
             raise
-        return transaction
 
     def _begin_write(self) -> lmdb.Transaction[memoryview]:
         try:

@@ -80,7 +80,8 @@ class LmdbReader:
         self._begin()
 
     def _begin(self) -> None:
-        self._transaction = self._environment.begin_read(self._handle)
+        self._transaction = Transaction(self._handle)
+        self._environment.begin_read(self._transaction)
 
     def _raw(self) -> lmdb.Transaction[memoryview]:
         transaction = self._transaction
@@ -248,7 +249,8 @@ class LmdbWriter(LmdbReader):
             self._environment.end_write(self._transaction)
 
     def __enter__(self) -> Self:
-        self._transaction = self._environment.begin_write(self._handle)
+        self._transaction = Transaction(self._handle)
+        self._environment.begin_write(self._transaction)
         try:
             if self._room is not None:
                 self._environment.check_room(self._transaction, self._room)
@@ -324,8 +326,9 @@ class LmdbStore:
 
     def size(self) -> StoreSize:
         """How large the file is on the disk (blocks that it holds, not its length), and how much of it is in use."""
-        transaction = self._environment.begin_read(self._handle)
+        transaction = Transaction(self._handle)
         try:
+            self._environment.begin_read(transaction)
             used, total = self._environment.pages(transaction)
         finally:
             self._environment.end_read(transaction)

@@ -20,6 +20,8 @@ from typing import Any
 
 from casckpt.errors import ForkedStoreError, StoreBusyError
 from casckpt.history.commits import Commit
+from casckpt.tensors.bell import Bell
+from casckpt.tensors.threads import begin, wait_at_exit
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +81,23 @@ class PendingCommit(Future[Commit]):
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """What `result` raises, or None, once it is done."""
         self._check_process()
-        if timeout is None and self._lane.is_mine() and not self.done():
-            raise self._lane.busy()
+        if timeout is None:  # not as any future waits, in a condition: see `Bell`
+            self._lane.wait_for(self.done)
         error = super().exception(timeout)
         if error is not None and not self.seen:
             self._was_told()
         return error
+
+    def done(self) -> bool:
+        """Whether it is durable, or failed, or was cancelled."""
+        return self._state not in ("PENDING", "RUNNING")  # without the condition, as above
+
+    def cancel(self) -> bool:
+        """Call it off, as long as its turn has not come; returns whether it was."""
+        try:
+            return super().cancel()
+        finally:
+            self._lane.look_again()
 
     def _was_told(self) -> None:
         self.seen = True
@@ -108,14 +121,15 @@ class Lane:
 
     def __init__(self, store: str) -> None:
         self._store = store
-        # Entered itself, not by the condition, whose own entering is Python: an interrupt there would keep it for ever.
+        self._process = os.getpid()
         self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
+        self._news = Bell()
         self._waiting: deque[Callable[[], object]] = deque()
         self._at_work = False
         self._begun: object = None  # what the newest thread was given, to know itself by
         self._thread: int | None = None  # the one that works
         self._lost: list[PendingCommit] = []
+        wait_at_exit(self)
 
     def put(self, work: Callable[[], object]) -> None:
         """Hand over work that raises nothing; `go` must follow."""
@@ -128,11 +142,8 @@ class Lane:
             if self._thread is not None or not self._waiting:
                 return
             self._begun = mine = object()
-        if threading.main_thread().is_alive():  # else the interpreter's exit waits for no thread begun now
-            with contextlib.suppress(RuntimeError):  # no more threads: the system's limit
-                threading.Thread(target=self._run, args=(mine,), name="casckpt-commit").start()
-                return
-        self._run(mine)
+        if not begin(lambda: self._run(mine)):
+            self._run(mine)
 
     def _run(self, mine: object) -> None:
         with self._lock:
@@ -148,13 +159,15 @@ class Lane:
                     self._thread = None
 
     def _do_one(self) -> bool:
-        with self._lock:
-            if not self._waiting:
-                self._thread = None  # with the look, so that whoever puts something behind it begins another
-                return False
-            self._at_work = True  # first, so that at no moment there seems to be less than there is
-            work = self._waiting.popleft()
+        mine = False
         try:
+            with self._lock:
+                if not self._waiting:
+                    self._thread = None  # with the look, so that whoever puts something behind it begins another
+                    return False
+                mine = self._at_work = True  # first, so that at no moment there seems to be less than there is
+                work: Callable[[], object] | None = self._waiting.popleft()
+            assert work is not None
             work()
         except BaseException as error:  # of a callback; as for any thread, but those behind it are not to wait for ever
             with contextlib.suppress(BaseException):  # the program may have a hook of its own
@@ -162,10 +175,11 @@ class Lane:
                     threading.ExceptHookArgs((type(error), error, error.__traceback__, threading.current_thread()))
                 )
         finally:
-            del work  # what it holds must not live until the next comes
-            with self._lock:
-                self._at_work = False
-                self._changed.notify_all()
+            work = None  # what it holds must not live until the next comes
+            if mine:
+                with self._lock:
+                    self._at_work = False
+                self._news.ring()
         return True
 
     def is_mine(self) -> bool:
@@ -187,11 +201,25 @@ class Lane:
         Raises:
             StoreBusyError: this is the thread that does them.
         """
+        self.wait_for(lambda: self.has_room(most))
+
+    def wait_for(self, is_so: Callable[[], bool]) -> None:
+        """Return once it is so, as after something was done, or after `look_again`; raises as `wait` does."""
+        if is_so():
+            return
+        if self.is_mine():
+            raise self.busy()
         self.go()  # an interrupt may have kept the one who put something from it
-        with self._lock:
-            if self.is_mine() and not self.has_room(most):
-                raise self.busy()
-            self._changed.wait_for(lambda: self.has_room(most))
+        self._news.wait_for(is_so)
+
+    def finish(self) -> None:
+        """Return when everything is done that was handed over in this process."""
+        if self._process == os.getpid():
+            self.wait()
+
+    def look_again(self) -> None:
+        """Have those who wait ask again."""
+        self._news.ring()
 
     def busy(self) -> StoreBusyError:
         """What whoever would wait for himself gets."""

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from casckpt.limits import MIB, POOL_IDLE
+from casckpt.tensors.bell import Bell
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,16 +60,15 @@ class Pool:
 
     def __init__(self, allocate: Callable[[int], Bytes] | None = None) -> None:
         self._allocate = allocate or _plain
-        # Entered itself, not by the condition, whose own entering is Python: an interrupt there would keep it for ever.
         self._lock = threading.Lock()
-        self._room = threading.Condition(self._lock)
+        self._news = Bell()
         self._free: list[_Slab] = []
         self._open: _Slab | None = None  # the one that pieces are taken from
         self._size = 0  # bytes of all slabs, in use or free
         self._in_use = 0  # bytes of slabs with live pieces
         self.freed = 0
         """How often a slab has come free: to be read before `take`, and given to `wait` where that found no room."""
-        # Released to call it off. A threading.Timer has a condition inside, for which the same holds.
+        # Released to call it off. A threading.Timer has a condition inside: see `Bell`.
         self._timer: LockType | None = None
         self._ended = False
 
@@ -128,17 +128,15 @@ class Pool:
                     self._free.append(slab)
                 if self._ended or slab.allocate is not self._allocate:
                     self._drop()
-                self._room.notify_all()
+                self._news.ring()
 
     def wait(self, freed: int, may_go_on: Callable[[], bool]) -> None:
         """Return when more has come free than `freed`, or once `may_go_on` says so; it is asked again after `wake`."""
-        with self._lock:
-            self._room.wait_for(lambda: self.freed != freed or may_go_on())
+        self._news.wait_for(lambda: self.freed != freed or may_go_on())
 
     def wake(self) -> None:
         """Have those who wait ask again."""
-        with self._lock:
-            self._room.notify_all()
+        self._news.ring()
 
     # -- between commits -----------------------------------------------------------------------------------------------
 

@@ -9,7 +9,9 @@ from collections.abc import Callable
 
 from casckpt.history.ingest import Ingest
 from casckpt.limits import SAVE_BATCH
+from casckpt.tensors.bell import Bell
 from casckpt.tensors.staging import Pool
+from casckpt.tensors.threads import begin
 
 
 class Writer:
@@ -18,9 +20,10 @@ class Writer:
     def __init__(self, ingest: Ingest, pool: Pool) -> None:
         self._ingest = ingest
         self._pool = pool
-        self._lock = threading.Lock()  # entered itself, not by the condition: see `Pool`
-        self._news = threading.Condition(self._lock)
-        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._news = Bell()
+        self._has_begun = False
+        self._is_running = False
         self._writing = threading.Lock()
         self._hurried = 0  # who wait for memory
         self._ending = False
@@ -60,26 +63,27 @@ class Writer:
 
     def _wake(self) -> None:
         with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="casckpt-writer")
-                try:
-                    self._thread.start()
-                except RuntimeError:  # no more threads: the system's limit, or the interpreter is about to end
-                    self._thread = None
-                except BaseException as error:  # an interrupt: whether it has begun is not known
-                    self._fail(error)
-                    raise
-            self._news.notify()
-        if self._thread is None:
+            if not self._has_begun:
+                self._has_begun = True  # also where an interrupt comes now
+                self._has_begun = begin(self._run)
+            self._news.ring()
+        if not self._has_begun:
             self._write()
 
     def _run(self) -> None:
-        while self._failure is None:
-            with self._lock:
+        with self._lock:
+            if self._ending:
+                return  # nobody waits for this thread
+            self._is_running = True
+        try:
+            while self._failure is None:
                 self._news.wait_for(lambda: self._ending or self._is_due())
                 if self._ending:
                     return
-            self._write()
+                self._write()
+        finally:
+            self._is_running = False
+            self._news.ring()
 
     def _write(self) -> None:
         try:
@@ -99,7 +103,7 @@ class Writer:
 
     def end(self) -> None:
         """Everything was added: write it, unless it is so little that it goes with the publishing transaction."""
-        if self._thread is not None:
+        if self._has_begun:
             self.stop()
             self.check()
             self._ingest.flush()
@@ -109,11 +113,11 @@ class Writer:
         """Write no more; returns, or raises an interrupt, when nothing is being written."""
         with self._lock:
             self._ending = True
-            self._news.notify()
+        self._news.ring()
         interrupt: BaseException | None = None
-        while self._thread is not None and self._thread.is_alive():
+        while self._is_running:
             try:
-                self._thread.join()
+                self._news.wait_for(lambda: not self._is_running)
             except BaseException as error:  # the snapshots that the thread reads must not be ended under it
                 interrupt = error
         if interrupt is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import weakref
@@ -11,6 +10,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from casckpt.history.commits import Commit
+from casckpt.tensors.bell import Bell
+from casckpt.tensors.threads import begin, wait_at_exit
 
 
 class Rounds:
@@ -24,11 +25,11 @@ class Rounds:
         self._work = work
         self._new_lock()
         _all.add(self)
+        wait_at_exit(self)
 
     def _new_lock(self) -> None:
-        # Entered itself, not by the condition, whose own entering is Python: an interrupt there would keep it for ever.
         self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
+        self._news = Bell()
         self._asked = False
         self._busy = False
         self.failures: deque[BaseException] = deque()
@@ -45,19 +46,20 @@ class Rounds:
             self._asked = True
             if self._busy:
                 return
-        # where no thread can begin, or exit would not wait for one, whoever waits does it; else the next run
-        if threading.main_thread().is_alive():
-            with contextlib.suppress(RuntimeError):
-                threading.Thread(target=self._run, name="casckpt-upkeep").start()
+        begin(self._run)  # else whoever waits does it, or the next run
 
     def wait(self) -> None:
         """Return when all that was asked for is done."""
         while True:
+            self._news.wait_for(lambda: not self._busy)
             with self._lock:
-                self._changed.wait_for(lambda: not self._busy)
-                if not self._asked:
+                if not self._asked and not self._busy:
                     return
             self._run()  # its thread has not begun yet, or could not
+
+    def finish(self) -> None:
+        """Return when the call that is under way is done; one that was asked for is left to the next run."""
+        self._news.wait_for(lambda: not self._busy)
 
     def _run(self) -> None:
         mine = True
@@ -76,7 +78,7 @@ class Rounds:
                 if mine:
                     with self._lock:
                         self._busy = False
-                        self._changed.notify_all()
+                    self._news.ring()
 
 
 def _after_fork_in_child() -> None:  # pragma: no cover - runs in forked children, which report nothing

@@ -3,11 +3,9 @@ STORE`. Each is a process of its own, as those of `tests.store.interrupts`."""
 
 from __future__ import annotations
 
-import contextlib
 import random
 import signal
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -34,8 +32,6 @@ def _open(path: Path) -> Repository:
 
 def _check(repo: Repository, acknowledged: int) -> int:
     """All is let go of, and the newest commit is the last acknowledged or one that was under way; returns its step."""
-    while any(thread.name.startswith("casckpt-w") for thread in threading.enumerate()):
-        time.sleep(0.001)
     assert not repo.store._environment._live, repo.store._environment._live
     assert repo._pool is None or repo._pool._in_use == 0, repo._pool._in_use
     newest = repo.resolve("main").step
@@ -110,13 +106,13 @@ def handled(path: Path) -> None:
         for number in range(ROUNDS):
             try:
                 interrupt_in(1e-5 + random.uniform(0, 0.003))
-                while True:
+                for _ in range(100):  # not for ever: an interrupt that comes within a `__del__` is lost
                     repo.commit_async({"n": number}, step=number)
+                interrupt_in(0)
             except KeyboardInterrupt:
                 repo.commit({"n": -number}, step=number)
-            with contextlib.suppress(KeyboardInterrupt):
-                interrupt_in(0)
-        assert repo.load() == {"n": 1 - ROUNDS}
+        repo.commit({"n": ROUNDS})
+        assert repo.load() == {"n": ROUNDS}
 
 
 PROGRAMS = {program.__name__: program for program in (commit, commit_async, several, handled)}

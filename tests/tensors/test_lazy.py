@@ -495,7 +495,7 @@ def test_nothing_is_held_open_between_two_reads_and_each_is_one_transaction(tmp_
         environment = repo.store._environment
         began: list[object] = []
         begin = environment.begin_read
-        with patch.object(environment, "begin_read", lambda handle: began.append(handle) or begin(handle)):
+        with patch.object(environment, "begin_read", lambda one: began.append(one) or begin(one)):
             handle = repo.open_tensor("HEAD", "w")
             assert len(began) == 1 and not environment._live
             handle[5:20_000:3]

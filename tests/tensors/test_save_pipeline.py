@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import threading
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,10 +23,12 @@ from casckpt.objects.node import chunk_bounds
 from casckpt.store.memory import MemoryStore
 from casckpt.tensors import flatten
 from casckpt.tensors import save as module
+from casckpt.tensors.bell import Bell
 from casckpt.tensors.device import DeviceCopies
 from casckpt.tensors.repository import Repository
 from casckpt.tensors.save import Save
 from casckpt.tensors.spans import Span
+from casckpt.tensors.writer import Writer
 from tests.equality import assert_same
 
 CHUNK = 64 * KIB
@@ -233,7 +237,7 @@ def without_threads(monkeypatch) -> None:
     def refuse(*_args: object, **_more: object) -> None:
         raise RuntimeError("can't create new thread at interpreter shutdown")
 
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr("casckpt.tensors.threads.start_new_thread", refuse)
     monkeypatch.setattr("casckpt.tensors.workers.start_new_thread", refuse)
 
 
@@ -287,7 +291,7 @@ def nothing_is_left(repo: Repository) -> None:
     environment = repo.store._environment
     assert environment._live == set()
     assert environment._raw.readers().strip() in ("(no active readers)", "") or not environment._live
-    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("casckpt-w")]
+    assert not [one for one in gc.get_objects() if type(one) is Writer and one._is_running]
 
 
 STATE = {"w": np.random.default_rng(5).integers(0, 256, 50_000, np.uint8)}
@@ -368,7 +372,7 @@ def test_a_storage_that_is_freed_before_it_was_read_is_named(watched, monkeypatc
 
 def test_an_interrupted_wait_for_the_writer_lets_nobody_end_what_it_reads(watched, monkeypatch) -> None:
     began, go_on = threading.Event(), threading.Event()
-    real_secure, real_join = Ingest._secure, threading.Thread.join
+    real_secure, real_wait = Ingest._secure, Bell.wait_for
 
     def slow(ingest: Ingest, written: Any) -> Any:
         began.set()
@@ -376,11 +380,11 @@ def test_an_interrupted_wait_for_the_writer_lets_nobody_end_what_it_reads(watche
         assert all(snapshot._transaction.raw is not None for snapshot in ingest._snapshots)
         return real_secure(ingest, written)
 
-    def interrupted(thread: threading.Thread, timeout: float | None = None) -> None:
-        if thread.name == "casckpt-writer" and not go_on.is_set():
+    def interrupted(bell: Bell, is_so: Callable[[], bool]) -> None:
+        if threading.current_thread() is threading.main_thread() and not go_on.is_set():
             go_on.set()
             raise KeyboardInterrupt
-        real_join(thread, timeout)
+        real_wait(bell, is_so)
 
     def fail(*_: Any) -> None:
         assert began.wait(30)
@@ -388,7 +392,7 @@ def test_an_interrupted_wait_for_the_writer_lets_nobody_end_what_it_reads(watche
 
     with monkeypatch.context() as patch:
         patch.setattr(Ingest, "_secure", slow)
-        patch.setattr(threading.Thread, "join", interrupted)
+        patch.setattr(Bell, "wait_for", interrupted)
         patch.setattr("casckpt.tensors.writer.SAVE_BATCH", 1)
         patch.setattr("casckpt.tensors.writer.Writer.end", fail)
         with pytest.raises(KeyboardInterrupt):

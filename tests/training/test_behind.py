@@ -569,10 +569,10 @@ def test_a_round_that_finds_no_thread_is_made_by_whoever_waits(monkeypatch: pyte
     made: list[threading.Thread] = []
     rounds = Rounds(lambda: made.append(threading.current_thread()))
 
-    def no_more(_: threading.Thread) -> None:
+    def no_more(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threading.Thread, "start", no_more)
+    monkeypatch.setattr("casckpt.tensors.threads.start_new_thread", no_more)
     rounds.ask()
     rounds.ask()
     assert made == []
@@ -739,16 +739,17 @@ def test_a_run_that_is_killed_before_its_commit_is_durable_resumes_from_the_one_
 def test_the_interpreters_exit_waits_for_what_was_handed_over(tmp_path: Path) -> None:
     said = run(
         """
-        import sys, threading
+        import sys, time
         import torch
         import casckpt
         from casckpt.history.ingest import Ingest
+        from casckpt.tensors import threads
 
         publish = Ingest.publish
 
         def late(*args, **more):
-            while threading.main_thread().is_alive():
-                threading.main_thread().join(0.01)
+            while not threads._exiting:
+                time.sleep(0.01)
             return publish(*args, **more)
 
         data = {"n": torch.zeros(100_000)}
