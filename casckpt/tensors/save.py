@@ -158,7 +158,7 @@ class Save:
         self._parts: list[_Part | None] = []
         self._inline: dict[int, bytes] = {}
         self._taken: deque[_Taken] = deque()  # copied, and put off
-        self._writer = Writer(ingest, pool)
+        self._writer = Writer(ingest, pool, settings.chunk_size)
         self._counting = threading.Lock()
         self.logical = sum(span.length for span in flat.spans)
         self.compared = 0  # bytes of live memory that were hashed

@@ -9,17 +9,19 @@ from collections.abc import Callable
 
 from casckpt.history.ingest import Ingest
 from casckpt.limits import SAVE_BATCH
+from casckpt.store.heap import kept_heap
 from casckpt.tensors.bell import Bell
 from casckpt.tensors.staging import Pool
 from casckpt.tensors.threads import begin
 
 
 class Writer:
-    """The writer of one save."""
+    """The writer of one save. largest: bytes of its largest chunk."""
 
-    def __init__(self, ingest: Ingest, pool: Pool) -> None:
+    def __init__(self, ingest: Ingest, pool: Pool, largest: int) -> None:
         self._ingest = ingest
         self._pool = pool
+        self._largest = largest
         self._lock = threading.Lock()
         self._news = Bell()
         self._has_begun = False
@@ -76,11 +78,14 @@ class Writer:
                 return  # nobody waits for this thread
             self._is_running = True
         try:
-            while self._failure is None:
-                self._news.wait_for(lambda: self._ending or self._is_due())
-                if self._ending:
-                    return
-                self._write()
+            with kept_heap(SAVE_BATCH, self._largest):
+                while self._failure is None:
+                    self._news.wait_for(lambda: self._ending or self._is_due())
+                    if self._ending:
+                        return
+                    self._write()
+        except BaseException as error:  # no memory, say: nobody must wait for it in vain
+            self._fail(error)
         finally:
             self._is_running = False
             self._news.ring()
