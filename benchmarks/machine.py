@@ -22,7 +22,7 @@ def describe(folder: Path) -> dict[str, str]:
         "cpu": _cpu(),
         "cores": str(len(os.sched_getaffinity(0))),
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
-        "kernel": f"Linux {re.match(r'[0-9.]+', platform.release())[0]}",  # type: ignore[index]
+        "kernel": f"Linux {re.match(r'[0-9.]+', platform.release())[0]}",  # type: ignore[index]  # every release begins so
         "huge pages": _huge_pages(),
         "file system": _filesystem(folder),
         "python": platform.python_version(),

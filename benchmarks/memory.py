@@ -13,6 +13,7 @@ from pathlib import Path
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _DEFAULT_THRESHOLD = 128 << 10
 _LARGEST_MMAP_THRESHOLD = 32 << 20
+_LARGEST_WRITE = 32 << 20
 
 
 def _libc() -> ctypes.CDLL:
@@ -33,6 +34,19 @@ def warm(size: int) -> None:
     """
     ctypes.memset(held := _libc_malloc(size), 1, size)
     _libc().free(held)
+
+
+def warm_files(folder: Path, size: int) -> None:
+    """The same for pages of files, which the kernel takes in larger pieces the more is written at once.
+
+    What is written and deleted at once hardly reaches the disk.
+    """
+    block = bytes(min(size, _LARGEST_WRITE))
+    path = folder / "warm"
+    with path.open("wb", buffering=0) as file:
+        for _ in range(0, size, len(block) or 1):
+            file.write(block)
+    path.unlink()
 
 
 def _libc_malloc(size: int) -> ctypes.c_void_p:

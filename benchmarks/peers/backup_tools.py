@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from abc import abstractmethod
 from pathlib import Path
 from typing import ClassVar
 
@@ -26,14 +27,17 @@ class BackupTool(Peer):
         self._number = 0
         self._call(*self.init())
 
+    @abstractmethod
     def init(self) -> tuple[str, ...]:
-        raise NotImplementedError
+        """The command that makes the repository."""
 
+    @abstractmethod
     def backup(self, name: str) -> tuple[str, ...]:
-        raise NotImplementedError
+        """The command that backs the file up under a name."""
 
+    @abstractmethod
     def extract(self, name: str) -> tuple[str, ...]:
-        raise NotImplementedError
+        """The command that writes what was backed up to the current folder."""
 
     def _call(self, *command: str, cwd: Path | None = None) -> None:
         home = {"HOME": str(self.folder), "XDG_CACHE_HOME": str(self.folder / "cache"), **self.secret}

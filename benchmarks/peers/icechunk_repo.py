@@ -48,4 +48,4 @@ class IcechunkRepo(Peer):
         import zarr
 
         group = zarr.open_group(self._repo.readonly_session("main").store, mode="r")
-        return {name: torch.from_numpy(group[name][...]).view(kind) for name, kind in self._kinds.items()}  # type: ignore[index]
+        return {name: torch.from_numpy(group[name][...]).view(kind) for name, kind in self._kinds.items()}  # type: ignore[index]  # a group of arrays

@@ -8,7 +8,7 @@ import casckpt
 from benchmarks.disk import check_room, remove, settle, sync_tree
 from benchmarks.goals import Goal, Limit
 from benchmarks.measure import alternate, timed
-from benchmarks.memory import warm
+from benchmarks.memory import warm, warm_files
 from benchmarks.outcome import Outcome, Setting
 from benchmarks.peers.peer import FilePeer
 from benchmarks.peers.safetensors_files import SafetensorsFiles
@@ -43,8 +43,7 @@ def measure_first(setting: Setting) -> Outcome:
 
     def commit() -> float:
         path = setting.folder / "store"
-        settle()
-        warm(2 * nbytes(state))
+        _prepare(setting.folder, state)
         with timed() as watch:
             repo = casckpt.open(path, codec="none")
             repo.commit(state)
@@ -59,6 +58,13 @@ def measure_first(setting: Setting) -> Outcome:
     return Outcome({"time": found}, note=NEW)
 
 
+def _prepare(folder: Path, state: State) -> None:
+    """Have the disk idle, and memory for the state and for the file that the machine owns in fact."""
+    settle()
+    warm(nbytes(state))
+    warm_files(folder, nbytes(state) + nbytes(state) // 8)
+
+
 class _writing:  # noqa: N801  # reads as a function where it is used
     """A turn of a peer that writes a file."""
 
@@ -68,8 +74,7 @@ class _writing:  # noqa: N801  # reads as a function where it is used
 
     def __call__(self) -> float:
         path: Path = self._peer.folder / "state"
-        settle()
-        warm(2 * nbytes(self._state))
+        _prepare(self._peer.folder, self._state)
         with timed() as watch:
             self._peer.write(self._state, path)
             sync_tree(path)

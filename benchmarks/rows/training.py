@@ -1,7 +1,9 @@
 """What checkpoints cost training: a GPT on the CPU, dense AdamW, a checkpoint every 10 steps, by each system in turn.
 
 All systems save the same run, block of steps by block of steps. A block's checkpoints are not at its end, and what is
-still under way there is waited for within it: nobody hands his work to the next.
+still under way there is waited for within it: nobody hands his work to the next. Before and after each block with
+checkpoints comes one without, and what is lost is counted against the mean of these two: a machine that slows down
+between them is nobody's loss.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import Future
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -113,17 +116,21 @@ def measure(setting: Setting) -> Outcome:
             DCP: DcpSaving(setting.folder),
             OURS: OurSaving(repo),
         }
-        turns: dict[str, Turn] = {NONE: _block(run, None, None, lambda: None)}
+        turns: dict[str, Turn] = {}
         for name, saver in savers.items():
             tidy = (lambda: drop_past(repo)) if name == OURS else (lambda: None)
+            turns[f"before {name}"] = _block(run, None, None, lambda: None)
             turns[name] = _block(run, saver.save, saver.drain, tidy)
+        turns["at the end"] = _block(run, None, None, lambda: None)
         repeats = 1 if small else 2 * setting.repeats
-        rates = alternate(turns, repeats=repeats, unit=RATE)
+        found = alternate(turns, repeats=repeats, unit=RATE)
+    free = [series.values for name, series in found.items() if name not in savers]
+    rates = {NONE: Series(RATE, tuple(chain.from_iterable(free)))} | {name: found[name] for name in savers}
     note = (
         f"{weights / 1e6:.1f} million weights, a state of {weights * BYTES_A_WEIGHT / 1e6:.0f} MB every {EVERY} steps; "
         "the ratio is of the medians of what is lost"
     )
-    return Outcome({"rate": rates, "lost": lost(rates)}, note=note)
+    return Outcome({"rate": rates, "lost": lost(rates, free)}, note=note)
 
 
 def _block(
@@ -144,13 +151,18 @@ def _block(
     return turn
 
 
-def lost(rates: dict[str, Series]) -> dict[str, Series]:
-    """The share of throughput that each system takes, against the block without checkpoints of the same repeat."""
-    alone = rates[NONE].values
+def lost(rates: dict[str, Series], free: list[tuple[float, ...]]) -> dict[str, Series]:
+    """The share of throughput that each system takes, against the blocks before and after its own.
+
+    free: the rates of the blocks without checkpoints: before the first system, between each two, after the last.
+    """
+    systems = [(name, series) for name, series in rates.items() if name != NONE]
     return {
-        name: Series(SHARE, tuple(1 - rate / free for rate, free in zip(series.values, alone, strict=True)))
-        for name, series in rates.items()
-        if name != NONE
+        name: Series(
+            SHARE,
+            tuple(1 - 2 * rate / (before + after) for rate, before, after in zip(own.values, *around, strict=True)),
+        )
+        for (name, own), around in zip(systems, pairwise(free), strict=True)
     }
 
 

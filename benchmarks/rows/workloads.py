@@ -9,6 +9,7 @@ from functools import partial
 
 from benchmarks.disk import check_room, remove, settle
 from benchmarks.measure import BYTES, SECONDS, Series, seconds_of, timed
+from benchmarks.memory import warm_files
 from benchmarks.outcome import Outcome, Setting
 from benchmarks.peers.all import present
 from benchmarks.peers.peer import Peer
@@ -59,6 +60,7 @@ def _one(kind: type[Peer], workload: Workload, setting: Setting) -> tuple[tuple[
                 peer.forget_past()
                 workload.step(state, number)
             settle()
+            warm_files(setting.folder, nbytes(state) + nbytes(state) // 8)
             with timed() as watch:
                 peer.save(state)
             saves.append(watch.seconds)
