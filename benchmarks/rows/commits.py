@@ -59,10 +59,10 @@ def measure_first(setting: Setting) -> Outcome:
 
 
 def _prepare(folder: Path, state: State) -> None:
-    """Have the disk idle, and memory for the state and for the file that the machine owns in fact."""
-    settle()
-    warm(nbytes(state))
+    """Have memory for the file that the machine owns in fact, and the disk idle."""
+    warm(2 * nbytes(state))
     warm_files(folder, nbytes(state) + nbytes(state) // 8)
+    settle()
 
 
 class _writing:  # noqa: N801  # reads as a function where it is used

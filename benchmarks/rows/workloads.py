@@ -59,8 +59,8 @@ def _one(kind: type[Peer], workload: Workload, setting: Setting) -> tuple[tuple[
             if number:
                 peer.forget_past()
                 workload.step(state, number)
-            settle()
             warm_files(setting.folder, nbytes(state) + nbytes(state) // 8)
+            settle()
             with timed() as watch:
                 peer.save(state)
             saves.append(watch.seconds)

@@ -52,8 +52,12 @@ def _backup(environment: Environment, handle: Handle, place: Path, held: Aside) 
     with filesystem.system_errors(place, "it cannot be written"):
         _check_place(environment, place)
         transaction = Transaction(handle)
-        environment.begin_read(transaction)
-        copying = _Copying(environment, transaction)
+        try:
+            environment.begin_read(transaction)
+            copying = _Copying(environment, transaction)
+        except BaseException:
+            environment.end_read(transaction)
+            raise
         try:
             _check_room(place, copying.expected)
             place.mkdir(parents=True, exist_ok=True)

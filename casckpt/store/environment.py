@@ -128,7 +128,7 @@ class Environment:
     def begin_read(self, transaction: Transaction) -> None:
         """Make it a snapshot, which any one thread at a time may use and any thread end.
 
-        The caller has hold of it before it begins, so that an interrupt on the way back leaves somebody to end it.
+        The caller has hold of it before it begins, to end it where an interrupt comes on the way back.
         """
         try:
             with self._lock:

@@ -80,8 +80,13 @@ class LmdbReader:
         self._begin()
 
     def _begin(self) -> None:
-        self._transaction = Transaction(self._handle)
-        self._environment.begin_read(self._transaction)
+        transaction = Transaction(self._handle)
+        try:
+            self._environment.begin_read(transaction)
+            self._transaction = transaction
+        except BaseException:
+            self._environment.end_read(transaction)
+            raise
 
     def _raw(self) -> lmdb.Transaction[memoryview]:
         transaction = self._transaction
@@ -249,13 +254,14 @@ class LmdbWriter(LmdbReader):
             self._environment.end_write(self._transaction)
 
     def __enter__(self) -> Self:
-        self._transaction = Transaction(self._handle)
-        self._environment.begin_write(self._transaction)
+        transaction = Transaction(self._handle)
         try:
+            self._environment.begin_write(transaction)
             if self._room is not None:
-                self._environment.check_room(self._transaction, self._room)
+                self._environment.check_room(transaction, self._room)
+            self._transaction = transaction
         except BaseException:
-            self.close()
+            self._environment.end_write(transaction)
             raise
         return self
 

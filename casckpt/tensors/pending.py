@@ -59,6 +59,7 @@ class PendingCommit(Future[Commit]):
         """The process that makes it."""
         self.seen = False
         """Whether somebody was told how it ended."""
+        self.add_done_callback(lambda _: lane.look_again())  # the first, so that who waits does not wait for the others
         _pending.add(self)
 
     def result(self, timeout: float | None = None) -> Commit:
@@ -91,13 +92,6 @@ class PendingCommit(Future[Commit]):
     def done(self) -> bool:
         """Whether it is durable, or failed, or was cancelled."""
         return self._state not in ("PENDING", "RUNNING")  # without the condition, as above
-
-    def cancel(self) -> bool:
-        """Call it off, as long as its turn has not come; returns whether it was."""
-        try:
-            return super().cancel()
-        finally:
-            self._lane.look_again()
 
     def _was_told(self) -> None:
         self.seen = True
@@ -146,11 +140,11 @@ class Lane:
             self._run(mine)
 
     def _run(self, mine: object) -> None:
-        with self._lock:
-            if self._begun is not mine or self._thread is not None:
-                return  # an interrupt kept the other from knowing of this one
-            self._thread = threading.get_ident()
         try:
+            with self._lock:
+                if self._begun is not mine or self._thread is not None:
+                    return  # an interrupt kept the other from knowing of this one
+                self._thread = threading.get_ident()
             while self._do_one():
                 pass
         finally:
@@ -215,7 +209,10 @@ class Lane:
     def finish(self) -> None:
         """Return when everything is done that was handed over in this process."""
         if self._process == os.getpid():
-            self.wait()
+            try:
+                self.wait()
+            finally:
+                _tell_at_exit()
 
     def look_again(self) -> None:
         """Have those who wait ask again."""
@@ -260,6 +257,7 @@ class Lane:
 
 def _tell_at_exit() -> None:
     for commit in list(_untold):
+        _untold.pop(commit, None)
         if not commit.seen and commit.process == os.getpid():
             error = Future.exception(commit)
             _log.error("%s: a commit in flight failed, and nobody was told: %s", commit.store, error, exc_info=error)

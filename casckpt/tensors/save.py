@@ -215,7 +215,13 @@ class Save:
         return start, min(start + self._settings.chunk_size, part.length)
 
     def _take_run(self, run: tuple[_Part, int, int]) -> None:
-        part, first, last = run
+        try:
+            self._take_chunks(*run)
+        except BaseException as error:
+            self._writer.fail(error)  # an interrupt may have kept the others from being woken, and they are waited for
+            raise
+
+    def _take_chunks(self, part: _Part, first: int, last: int) -> None:
         live = part.live
         assert live is not None
         compared = copied = 0

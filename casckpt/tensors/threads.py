@@ -7,7 +7,6 @@ Not those of `threading`: an interrupt in `start` can leave the new thread waiti
 from __future__ import annotations
 
 import atexit
-import contextlib
 import logging
 import threading
 import weakref
@@ -39,23 +38,27 @@ def begin(work: Callable[[], object]) -> bool:
 
 def wait_at_exit(one: Waited) -> None:
     """Have the interpreter's exit wait until it is finished; it is not kept alive for that."""
-    _waited.add(one)
+    _waited[id(one)] = one
 
 
 def _finish() -> None:
     global _exiting
     _exiting = True
-    for one in list(_waited):
+    for found in _waited.valuerefs():  # others may add to them
         try:
-            one.finish()
+            if (one := found()) is not None:
+                one.finish()
         except Exception:
             _log.exception("work behind the program was not waited for")
 
 
 _log = logging.getLogger(__name__)
 _exiting = False
-_waited: weakref.WeakSet[Waited] = weakref.WeakSet()
+_waited: weakref.WeakValueDictionary[int, Waited] = weakref.WeakValueDictionary()
 # Before the threads of `threading` are joined, as for a ThreadPoolExecutor: the children of multiprocessing wait there,
-# and run none of the functions of atexit.
-with contextlib.suppress(RuntimeError):  # imported when it is too late, as by a function of atexit
+# and run none of the functions of atexit. And again afterwards, for what those threads handed over.
+try:
     getattr(threading, "_register_atexit", atexit.register)(_finish)
+except RuntimeError:  # imported when the exit has begun
+    _exiting = True
+atexit.register(_finish)

@@ -66,8 +66,12 @@ class Writer:
     def _wake(self) -> None:
         with self._lock:
             if not self._has_begun:
-                self._has_begun = True  # also where an interrupt comes now
-                self._has_begun = begin(self._run)
+                try:
+                    self._has_begun = True  # also where an interrupt comes now
+                    self._has_begun = begin(self._run)
+                except BaseException as error:
+                    self.fail(error)
+                    raise
             self._news.ring()
         if not self._has_begun:
             self._write()
@@ -85,7 +89,7 @@ class Writer:
                         return
                     self._write()
         except BaseException as error:  # no memory, say: nobody must wait for it in vain
-            self._fail(error)
+            self.fail(error)
         finally:
             self._is_running = False
             self._news.ring()
@@ -95,9 +99,10 @@ class Writer:
             with self._writing:
                 self._ingest.flush()
         except BaseException as error:
-            self._fail(error)
+            self.fail(error)
 
-    def _fail(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
+        """Have nobody wait any more: whoever does gets this error."""
         self._failure = error
         self._pool.wake()
 
@@ -116,13 +121,14 @@ class Writer:
 
     def stop(self) -> None:
         """Write no more; returns, or raises an interrupt, when nothing is being written."""
-        with self._lock:
-            self._ending = True
-        self._news.ring()
         interrupt: BaseException | None = None
-        while self._is_running:
+        while True:
             try:
+                with self._lock:
+                    self._ending = True
+                self._news.ring()
                 self._news.wait_for(lambda: not self._is_running)
+                break
             except BaseException as error:  # the snapshots that the thread reads must not be ended under it
                 interrupt = error
         if interrupt is not None:

@@ -18,7 +18,7 @@ class Rounds:
     """Calls `work` whenever it was asked for, on a thread of its own and one call at a time.
 
     What is asked for during a call, however often, is one more call. The thread lives as long as there is something to
-    do, so that a fork never meets an idle one; the interpreter's exit waits for it.
+    do, so that a fork never meets an idle one; the interpreter's exit waits for the call that is under way.
     """
 
     def __init__(self, work: Callable[[], object]) -> None:
@@ -59,6 +59,8 @@ class Rounds:
 
     def finish(self) -> None:
         """Return when the call that is under way is done; one that was asked for is left to the next run."""
+        with self._lock:
+            self._asked = False
         self._news.wait_for(lambda: not self._busy)
 
     def _run(self) -> None:

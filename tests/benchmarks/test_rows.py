@@ -19,12 +19,13 @@ from benchmarks.child import Failed
 from benchmarks.disk import sync_tree, usage
 from benchmarks.goals import UNMEASURED, judge
 from benchmarks.machine import NOT_INSTALLED
+from benchmarks.measure import RATE, Series
 from benchmarks.memory import anonymous_bytes
 from benchmarks.outcome import Outcome, Setting
 from benchmarks.peers.all import PEERS, present
 from benchmarks.peers.casckpt_store import CasckptStore
 from benchmarks.peers.torch_files import TorchFiles
-from benchmarks.rows import workloads
+from benchmarks.rows import training, workloads
 from benchmarks.rows.all import ROWS
 from benchmarks.states import DTYPES, WORKLOADS, change, dense, nbytes, tenth
 from tests.processes import PATIENCE, ROOT
@@ -192,3 +193,13 @@ def test_what_a_folder_takes_is_counted_in_blocks(tmp_path: Path) -> None:
     sync_tree(tmp_path)
     assert 10_000 <= usage(tmp_path) < 100_000
     assert anonymous_bytes() > 0
+
+
+def test_what_checkpoints_cost_is_counted_against_the_blocks_on_both_sides() -> None:
+    rates = {
+        training.NONE: Series(RATE, (8.0, 9.0)),
+        "one": Series(RATE, (6.0, 4.0)),
+        "other": Series(RATE, (9.0, 10.0)),
+    }
+    found = training.lost(rates, [(10.0, 8.0), (6.0, 8.0), (12.0, 12.0)])
+    assert {name: series.values for name, series in found.items()} == {"one": (0.25, 0.5), "other": (0.0, 0.0)}

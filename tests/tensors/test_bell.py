@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import subprocess
+import sys
+import textwrap
 import threading
 import time
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -12,7 +18,7 @@ import torch
 import casckpt
 from casckpt.tensors import threads
 from casckpt.tensors.bell import Bell
-from tests.processes import run
+from tests.processes import ROOT, run
 
 
 def test_no_ring_is_missed() -> None:
@@ -110,7 +116,7 @@ def test_one_that_cannot_be_finished_keeps_nobody_from_being_waited_for(monkeypa
                 raise OSError("no more")
             self.is_finished = True
 
-    monkeypatch.setattr(threads, "_waited", set())
+    monkeypatch.setattr(threads, "_waited", weakref.WeakValueDictionary())
     monkeypatch.setattr(threads, "_exiting", False)
     ones = [One(number % 2 == 0) for number in range(4)]
     for one in ones:
@@ -119,3 +125,55 @@ def test_one_that_cannot_be_finished_keeps_nobody_from_being_waited_for(monkeypa
     assert [one.is_finished for one in ones] == [False, True, False, True]
     assert caplog.text.count("was not waited for") == 2
     assert not threads.begin(lambda: None)
+
+
+def test_who_waits_for_a_commit_does_not_wait_for_its_callbacks(tmp_path: Path) -> None:
+    with casckpt.open(tmp_path / "store") as repo:
+        go_on, asked = threading.Event(), threading.Event()
+        pending = repo.commit_async({"w": torch.ones(3_000_000)})
+        pending.add_done_callback(lambda _: (asked.set(), go_on.wait(30)))
+        assert pending.result().id
+        assert asked.wait(30) and not go_on.is_set()
+        go_on.set()
+
+
+def test_an_interrupt_as_the_writers_thread_is_begun_leaves_nobody_waiting(tmp_path: Path, monkeypatch) -> None:
+    real = threads.begin
+
+    def interrupted(work: Callable[[], object]) -> bool:
+        monkeypatch.undo()
+        if threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+        return real(work)
+
+    for number in range(20):
+        with casckpt.open(tmp_path / f"{number}", chunk_size=2048, codec="none") as repo:
+            monkeypatch.setattr("casckpt.tensors.staging.SLAB", 16_384)
+            monkeypatch.setattr("casckpt.tensors.save._ALONE", 0)
+            monkeypatch.setattr("casckpt.tensors.save._RUN", 4096)
+            monkeypatch.setattr("casckpt.tensors.committing.SAVE_MEMORY", 40_000)
+            monkeypatch.setattr("casckpt.tensors.writer.begin", interrupted)
+            with contextlib.suppress(KeyboardInterrupt):
+                repo.commit({"w": torch.arange(100_000)})
+            monkeypatch.undo()
+            repo.commit({"w": torch.arange(100_000)})
+            assert torch.equal(repo.load()["w"], torch.arange(100_000))
+
+
+_AT_THE_END = """
+    import atexit, sys, threading
+
+    def late():
+        import torch, casckpt
+        repo = casckpt.open(sys.argv[1])
+        repo.commit_async({"w": torch.ones(2_000_000)}, step=1)
+
+    atexit.register(late)
+"""
+
+
+def test_a_commit_of_what_is_imported_only_at_the_end_is_made(tmp_path: Path) -> None:
+    program = [sys.executable, "-c", textwrap.dedent(_AT_THE_END), str(tmp_path / "store")]
+    subprocess.run(program, cwd=ROOT, check=True, capture_output=True)  # of torch, imported so late, come complaints
+    with casckpt.open(tmp_path / "store") as repo:
+        assert [commit.step for commit in repo.log()] == [1]
