@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import subprocess
-import sys
-import textwrap
 import threading
 import time
 import weakref
@@ -18,7 +15,7 @@ import torch
 import casckpt
 from casckpt.tensors import threads
 from casckpt.tensors.bell import Bell
-from tests.processes import ROOT, run
+from tests.processes import run
 
 
 def test_no_ring_is_missed() -> None:
@@ -161,10 +158,10 @@ def test_an_interrupt_as_the_writers_thread_is_begun_leaves_nobody_waiting(tmp_p
 
 
 _AT_THE_END = """
-    import atexit, sys, threading
+    import atexit, sys, torch
 
     def late():
-        import torch, casckpt
+        import casckpt
         repo = casckpt.open(sys.argv[1])
         repo.commit_async({"w": torch.ones(2_000_000)}, step=1)
 
@@ -173,7 +170,6 @@ _AT_THE_END = """
 
 
 def test_a_commit_of_what_is_imported_only_at_the_end_is_made(tmp_path: Path) -> None:
-    program = [sys.executable, "-c", textwrap.dedent(_AT_THE_END), str(tmp_path / "store")]
-    subprocess.run(program, cwd=ROOT, check=True, capture_output=True)  # of torch, imported so late, come complaints
+    run(_AT_THE_END, tmp_path / "store")
     with casckpt.open(tmp_path / "store") as repo:
         assert [commit.step for commit in repo.log()] == [1]
