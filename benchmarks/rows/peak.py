@@ -52,7 +52,7 @@ def _peak(setting: Setting, kind: str) -> float:
         process.stdin.write("go\n")
         process.stdin.flush()
         said: list[str] = []
-        reader = threading.Thread(target=lambda: said.append(process.stdout.readline()))  # type: ignore[union-attr]  # as above
+        reader = threading.Thread(target=lambda: said.append(process.stdout.readline()))  # type: ignore[union-attr]  # asserted
         reader.start()
         while reader.is_alive():
             most = max(most, anonymous_bytes(process.pid))

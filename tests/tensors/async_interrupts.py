@@ -101,6 +101,7 @@ def several(path: Path) -> None:
 
 def handled(path: Path) -> None:
     """Whoever commits where the interrupt is handled, its traceback still at hand, does not wait for ever."""
+    came = 0
     with _open(path) as repo:
         repo.commit({"n": 0}, step=0)
         for number in range(ROUNDS):
@@ -110,9 +111,12 @@ def handled(path: Path) -> None:
                     repo.commit_async({"n": number}, step=number)
                 interrupt_in(0)
             except KeyboardInterrupt:
-                repo.commit({"n": -number}, step=number)
+                came += 1
+                made = repo.commit({"n": -number}, step=number)
+                assert repo.load(made.id) == {"n": -number}
         repo.commit({"n": ROUNDS})
         assert repo.load() == {"n": ROUNDS}
+    assert came > ROUNDS / 10, came
 
 
 PROGRAMS = {program.__name__: program for program in (commit, commit_async, several, handled)}

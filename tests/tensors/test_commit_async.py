@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import threading
 from collections import deque
 from concurrent.futures import CancelledError, wait
@@ -33,6 +34,7 @@ from casckpt.tensors import committing, staging
 from casckpt.tensors.pending import Lane
 from casckpt.tensors.repository import Repository
 from casckpt.tensors.staging import SLAB
+from casckpt.tensors.writer import Writer
 from tests.equality import assert_same
 from tests.processes import forked
 from tests.strategies import states
@@ -746,6 +748,7 @@ def test_an_interrupt_between_taking_and_handing_over_leaves_nothing_behind(tmp_
         with pytest.raises(KeyboardInterrupt):
             repo.commit_async({"w": torch.rand(100_000)}, memory=1)
         repo.wait()
+        assert not [one for one in gc.get_objects() if type(one) is Writer and one._is_running]
         assert not repo.store._environment._live and list(repo.log()) == []
         repo.commit_async({"n": 1}).result(WAIT)
         assert repo.load() == {"n": 1}
