@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from casckpt.errors import MissingObjectError
 from casckpt.objects.codec import decode
@@ -12,6 +12,9 @@ from casckpt.objects.node import StorageNode, unpack_node
 from casckpt.objects.tree import decode_tree
 from casckpt.objects.values import Value
 from casckpt.store.protocol import Reader, Space
+
+if TYPE_CHECKING:
+    from casckpt.objects.chain import Chain
 
 SPACE_OF: Final = {Kind.CHUNK: Space.CHUNK, Kind.NODE: Space.NODE, Kind.TREE: Space.TREE, Kind.COMMIT: Space.COMMIT}
 
@@ -37,8 +40,26 @@ class Objects:
             )
         return frame
 
+    def chain(self, oid: bytes, length: int | None = None) -> Chain:
+        """The frames that a chunk is made of; views that end with the transaction.
+
+        length: bytes that it must have, where that is known.
+
+        Raises:
+            MissingObjectError, CorruptObjectError
+        """
+        from casckpt.objects.chain import read_chain  # with numpy, without which commits and trees are read
+
+        return read_chain(oid, lambda at: self.frame(Kind.CHUNK, at), length)
+
+    def chunk(self, oid: bytes, length: int | None = None) -> memoryview:
+        """A chunk's bytes, checked against its id; maybe a view that ends with the transaction. Raises as `chain`."""
+        from casckpt.objects.chain import verified
+
+        return verified(self.scheme, self.chain(oid, length))
+
     def raw(self, kind: Kind, oid: bytes) -> bytes:
-        """An object's canonical bytes, checked against its id."""
+        """The canonical bytes of a commit, tree or node, checked against its id."""
         return decode(self.scheme, kind, oid, self.frame(kind, oid))
 
     def commit(self, oid: bytes) -> CommitObject:

@@ -46,7 +46,7 @@ MAX_PLANES: Final = 16
 
 
 class Codec(IntEnum):
-    """How a payload stands for the object's bytes. This release knows RAW and ZSTD; the others are reserved."""
+    """How a payload stands for the object's bytes. All but the first two are for chunks, and of format 2."""
 
     RAW = 0
     ZSTD = 1
@@ -54,6 +54,12 @@ class Codec(IntEnum):
     DELTA_PLANES = 3
     SPARSE_DELTA = 4
     CONSTANT = 5
+    ROTATED_PLANES = 6
+    SCALED_DELTA = 7
+    SORTED_DELTA = 8
+
+
+DELTAS: Final = frozenset({Codec.DELTA_PLANES, Codec.SPARSE_DELTA, Codec.SCALED_DELTA, Codec.SORTED_DELTA})
 
 
 @dataclass(frozen=True, slots=True)

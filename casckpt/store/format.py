@@ -13,9 +13,12 @@ import msgspec
 from casckpt.errors import CorruptObjectError, NewerFormatError, StoreSettingsError
 from casckpt.limits import CODECS, DEFAULT_CHUNK_SIZE, MAX_CHUNK_SIZE, MIN_CHUNK_SIZE
 from casckpt.objects.ids import SCHEMES, id_scheme
-from casckpt.store.protocol import StoreFormat
+from casckpt.store.protocol import Space, StoreFormat
 
-FORMAT_VERSION: Final = 1
+# 1: chunks raw or as zstd. 2: chunks by all codecs, and so deltas. A store of format 1 is written as one.
+FORMAT_VERSION: Final = 2
+# The sub-databases that format 1 does not have.
+LATER_SPACES: Final = (Space.BASE, Space.DEPENDANT)
 FORMAT_KEY: Final = b"format"
 # Address space, not disk: 16 TiB, of which a 47-bit process can hold several.
 MAP_SIZE: Final = 1 << 44

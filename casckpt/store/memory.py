@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from casckpt.errors import StoreBusyError, StoreClosedError, StoreError
 from casckpt.limits import DEFAULT_CHUNK_SIZE
+from casckpt.store.format import FORMAT_VERSION
 from casckpt.store.protocol import (
     MAX_KEY,
     BackupReport,
@@ -103,7 +104,7 @@ class MemoryStore:
     def __init__(self, *, hash: str = "xxh3_128", chunk_size: int = DEFAULT_CHUNK_SIZE, codec: str = "auto") -> None:
         self.path = ":memory:"
         self.format = StoreFormat(
-            version=1, uuid=str(uuid.uuid4()), hash=hash, chunk_size=chunk_size, codec=codec, map_size=0
+            version=FORMAT_VERSION, uuid=str(uuid.uuid4()), hash=hash, chunk_size=chunk_size, codec=codec, map_size=0
         )
         self._contents: Contents = {space: {} for space in Space}
         self._write_lock = threading.Lock()

@@ -29,6 +29,7 @@ from casckpt.store.datafile import look_into
 from casckpt.store.environment import COUNTER_KEY, Environment
 from casckpt.store.format import (
     FORMAT_KEY,
+    LATER_SPACES,
     check_settings,
     decode_format,
     encode_format,
@@ -155,7 +156,7 @@ def _take_up(environment: Environment, transaction: int | None) -> None:
     try:
         raw = open_lmdb(environment.path, environment.format)
         try:
-            databases = _databases(environment.path, raw)
+            databases = _databases(environment.path, raw, environment.format)
             with raw.begin() as reader:
                 # Of a lock file that somebody else made for another data file, readers would see an old state.
                 if transaction is not None and reader.id() != transaction:
@@ -235,9 +236,9 @@ def _open(path: Path, wanted: Wanted) -> Environment:
         # Whoever made its files may have died before he could see to it.
         filesystem.sync_folder(path)
         filesystem.sync_parent(path.parent)
-        databases = _databases(path, raw)  # past the gate, because this waits for whoever is writing
-        raw.reader_check()
         format = fresh if held is None else held
+        databases = _databases(path, raw, format)  # past the gate, because this waits for whoever is writing
+        raw.reader_check()
         _check_mark(path, raw, databases, format, accept_loss=wanted.accept_loss)
         environment = Environment(path, raw, opener, format, databases)
         undo.pop_all()
@@ -297,11 +298,13 @@ def _create(path: Path, raw: lmdb.Environment, format: StoreFormat) -> None:
     reset_mark(path / "mark", Mark(format.uuid, 1))
 
 
-def _databases(path: Path, raw: lmdb.Environment) -> dict[Space, _Database]:
-    """The sub-databases of a store. None is made: one that is missing is damage, and a new one would bury it."""
+def _databases(path: Path, raw: lmdb.Environment, format: StoreFormat) -> dict[Space, _Database]:
+    """The sub-databases of a store. None is made, but for those that its format has not got: one that is missing is
+    damage, and a new one would bury it."""
+    later = LATER_SPACES if format.version == 1 else ()
     with raw.begin(write=True) as transaction:
         try:
-            return {space: raw.open_db(space.value, txn=transaction, create=False) for space in Space}
+            return {space: raw.open_db(space.value, txn=transaction, create=space in later) for space in Space}
         except lmdb.Error as error:
             raise _damaged(path, error) from error
 

@@ -30,6 +30,8 @@ class Space(Enum):
     """A sub-database. The value is its name in the file."""
 
     CHUNK = b"chunk"
+    BASE = b"base"  # of a chunk that is a delta, what it is based on
+    DEPENDANT = b"dependant"  # the same by the base: keys of both ids, no values
     NODE = b"node"
     TREE = b"tree"
     COMMIT = b"commit"

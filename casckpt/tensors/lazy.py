@@ -25,8 +25,8 @@ from casckpt.history.fetch import Objects
 from casckpt.history.listing import describe, whole_leaves
 from casckpt.history.records import check_not_pruned, get_mark
 from casckpt.limits import MIB
-from casckpt.objects.codec import verified
-from casckpt.objects.ids import IdScheme, Kind
+from casckpt.objects.chain import Chain, verified
+from casckpt.objects.ids import IdScheme
 from casckpt.objects.node import StorageNode, chunk_count
 from casckpt.objects.paths import child, find, unescape
 from casckpt.objects.tree import expand, shallow
@@ -285,8 +285,7 @@ class _Piece:
 
     low: int
     high: int
-    oid: bytes
-    frame: memoryview
+    chain: Chain
     boxes: tuple[Box, ...]
 
 
@@ -298,11 +297,11 @@ def _pieces(objects: Objects, node: StorageNode, layout: Layout) -> Iterator[_Pi
         wanted = tuple(boxes(layout, low, high))
         if wanted:
             oid = node.chunks[number * width : (number + 1) * width]
-            yield _Piece(low, high, oid, objects.frame(Kind.CHUNK, oid), wanted)
+            yield _Piece(low, high, objects.chain(oid, high - low), wanted)
 
 
 def _take(scheme: IdScheme, piece: _Piece, item: int, out: Array) -> None:
-    raw = verified(scheme, piece.oid, piece.frame, piece.high - piece.low)
+    raw = verified(scheme, piece.chain)
     for box in piece.boxes:
         _copy(raw, piece.low, box, item, out)
 

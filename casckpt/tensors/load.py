@@ -16,8 +16,8 @@ import torch
 
 from casckpt.errors import CorruptObjectError, ReleasedPartError
 from casckpt.history.fetch import Objects
-from casckpt.limits import MIB
-from casckpt.objects.codec import decode_into, verified
+from casckpt.limits import MAX_CHAIN, MIB
+from casckpt.objects.chain import Chain, decode_into, read_chain, verified
 from casckpt.objects.ids import Kind
 from casckpt.objects.node import NodeRef, StorageNode, chunk_count
 from casckpt.objects.paths import Globs, child, select
@@ -188,14 +188,19 @@ class _Chunks:
         self.scheme = objects.scheme
         self._objects = objects
         self._lock = threading.Lock()
-        self._ahead = ReadAhead()
+        self._ahead = [ReadAhead() for _ in range(MAX_CHAIN + 2)]  # a chunk's own frame and its bases lie far apart
 
-    def frame(self, oid: bytes) -> memoryview:
-        """The stored frame of a chunk, whose pages are in memory by then; a view that ends with the transaction."""
+    def chain(self, oid: bytes, length: int) -> Chain:
+        """The stored frames of a chunk, whose pages are in memory by then; views that end with the transaction."""
+        aheads = iter(self._ahead)
+
+        def frame(at: bytes) -> memoryview:
+            found = self._objects.frame(Kind.CHUNK, at)
+            next(aheads).looked_up(found)
+            return found
+
         with self._lock:
-            frame = self._objects.frame(Kind.CHUNK, oid)
-            self._ahead.looked_up(frame)
-            return frame
+            return read_chain(oid, frame, length)
 
     def give_back(self) -> None:
         """Leave the transaction to the calling thread: it counts as that of the last one that used it."""
@@ -224,12 +229,12 @@ class _Chunk:
     def put(self, chunks: _Chunks) -> None:
         """Write its bytes to `out`, and check them there; a part is cut out of what was checked."""
         if len(self.out) == self.length:
-            decode_into(chunks.scheme, self.oid, chunks.frame(self.oid), self.out)
+            decode_into(chunks.scheme, chunks.chain(self.oid, self.length), self.out)
         else:
             np.copyto(np.frombuffer(self.out, np.uint8), self._part(chunks))
 
     def _part(self, chunks: _Chunks) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        raw = verified(chunks.scheme, self.oid, chunks.frame(self.oid), self.length)
+        raw = verified(chunks.scheme, chunks.chain(self.oid, self.length))
         return np.frombuffer(raw, np.uint8)[self.skipped : self.skipped + len(self.out)]
 
 

@@ -7,11 +7,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
+from casckpt.history.fetch import Objects
 from casckpt.history.fsck.findings import DAMAGE
 from casckpt.history.fsck.subset import Choose
 from casckpt.limits import CHECK_BATCH, CHECK_KEYS, MAX_FINDINGS, MIB
-from casckpt.objects.codec import decode
-from casckpt.objects.ids import IdScheme, Kind
+from casckpt.objects.chain import Chain, verified
+from casckpt.objects.ids import IdScheme
 from casckpt.store.protocol import Progress, Reader, Space, Store
 
 # Hashing and decompressing let go of the interpreter; one thread looks chunks up, which faults their pages in.
@@ -19,7 +20,7 @@ _WORKERS: Final = 2
 # Bytes of frames that a worker is given at once.
 _TASK: Final = 4 * MIB
 
-_Frames = list[tuple[bytes, memoryview]]
+_Chains = list[Chain]
 
 
 @dataclass(slots=True)
@@ -65,7 +66,8 @@ def _check_batch(
 ) -> bytes | None:
     """Check chunks from a key on, as many as one transaction may; returns the key to go on from, None at the end."""
     tasks: list[Future[list[tuple[bytes, int, str]]]] = []
-    frames: _Frames = []
+    objects = Objects(reader, scheme)
+    chains: _Chains = []
     size = pending = looked = 0
     following: bytes | None = None
     for oid in reader.keys(Space.CHUNK, start):
@@ -75,15 +77,20 @@ def _check_batch(
         looked += 1
         if len(oid) != scheme.size or not choose(oid):
             continue
-        frame = reader.get(Space.CHUNK, oid)
-        assert frame is not None  # one transaction shows one state
-        frames.append((oid, frame))
-        size += len(frame)
-        pending += len(frame)
+        try:
+            chain = objects.chain(oid)
+        except DAMAGE as error:
+            data.chunks += 1
+            size += reader.size(Space.CHUNK, oid) or 0
+            _note(data, oid, 0, error.problem, None)
+            continue
+        chains.append(chain)
+        size += len(chain.links[0].payload)
+        pending += sum(len(link.payload) for link in chain.links)
         if pending >= _TASK:
-            tasks.append(workers.submit(_decode, scheme, frames))
-            frames, pending = [], 0
-    tasks.append(workers.submit(_decode, scheme, frames))
+            tasks.append(workers.submit(_decode, scheme, chains))
+            chains, pending = [], 0
+    tasks.append(workers.submit(_decode, scheme, chains))
     for oid, length, problem in _results(tasks):
         data.chunks += 1
         _note(data, oid, length, problem, expected.get(oid))
@@ -96,14 +103,14 @@ def _results(tasks: list[Future[list[tuple[bytes, int, str]]]]) -> Iterator[tupl
         yield from task.result()
 
 
-def _decode(scheme: IdScheme, frames: _Frames) -> list[tuple[bytes, int, str]]:
-    """Of each frame the id, the length of what is in it, and what is wrong with it."""
+def _decode(scheme: IdScheme, chains: _Chains) -> list[tuple[bytes, int, str]]:
+    """Of each chunk the id, its length, and what is wrong with it."""
     found = []
-    for oid, frame in frames:
+    for chain in chains:
         try:
-            found.append((oid, len(decode(scheme, Kind.CHUNK, oid, frame)), ""))
+            found.append((chain.id, len(verified(scheme, chain)), ""))
         except DAMAGE as error:
-            found.append((oid, 0, error.problem))
+            found.append((chain.id, 0, error.problem))
     return found
 
 

@@ -1,0 +1,155 @@
+"""A chunk as a frame: raw, or coded where that pays: by itself, or as the difference to one that was there before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from casckpt.limits import DEPTHS
+from casckpt.objects import delta
+from casckpt.objects.chooser import Choice, choose, sample
+from casckpt.objects.codec import compress
+from casckpt.objects.frame import DELTAS, MAX_PLANES, Codec, FrameHead, head_size, pack_head
+from casckpt.objects.ids import Kind
+from casckpt.objects.planes import huffman, rotate, split, words_in
+from casckpt.objects.scratch import Part, Unsigned, scratch_words
+from casckpt.objects.words import Words
+from casckpt.objects.zstd import compressor
+
+# Below this nothing is saved that a database page would notice.
+_SMALLEST: Final = 256
+# What is coded is decoded each time it is loaded: it must be that much smaller than what it stands for.
+_WORTH: Final = {"fast": 0.97, "auto": 0.97, "small": 1.0}
+# Planes of numbers that are not floating point are made where those of a sample shrink to this share.
+_PLANES_SHARE: Final = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A chunk that a delta may be taken to. raw: its bytes. depth: the deltas that it lies over itself."""
+
+    id: bytes
+    raw: memoryview
+    depth: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Coded:
+    """A payload on its way into a frame: parts that lie one behind the other, and which of them are planes."""
+
+    codec: Codec
+    word_size: int
+    parts: Sequence[Part]
+    has_planes: bool = True
+
+    @property
+    def size(self) -> int:
+        return _size(self.parts)
+
+
+def encode_chunk(oid: bytes, buffer: memoryview, words: Words, mode: str, base: Base | None = None) -> memoryview:
+    """The frame of a chunk that lies in `buffer` behind room for a head; it is written over it, from the start of
+    `buffer` on, and what is returned is that part of it.
+
+    buffer: `head_size(len(oid))` free bytes, then the chunk.
+    mode: one of limits.CODECS. base: of the same length; taken where it helps and is not too deep.
+    """
+    start = head_size(len(oid))
+    raw = buffer[start:]
+    coded = _coded(raw, words, mode, base)
+    if coded is None:
+        buffer[:start] = pack_head(FrameHead(Kind.CHUNK, Codec.RAW, oid, len(raw), len(raw)))
+        return buffer
+    planes = tuple(len(part) for part in coded.parts) if coded.has_planes else ()
+    based = base.id if base is not None and coded.codec in DELTAS else None
+    head = FrameHead(Kind.CHUNK, coded.codec, oid, len(raw), coded.size, based, coded.word_size, planes)
+    first = bytes(coded.parts[0]) if coded.codec is Codec.CONSTANT else coded.parts[0]  # it lies in the chunk itself
+    at = 0
+    for part in (pack_head(head), first, *coded.parts[1:]):
+        size = len(part)
+        np.copyto(np.frombuffer(buffer[at : at + size], np.uint8), np.frombuffer(part, np.uint8))
+        at += size
+    return buffer[:at]
+
+
+def _coded(raw: memoryview, words: Words, mode: str, base: Base | None) -> _Coded | None:
+    """What is to be stored of a chunk, or None where that is the chunk itself."""
+    if mode == "none" or len(raw) < _SMALLEST:
+        return None
+    numbers = words_in(raw, words.size)
+    before = words_in(base.raw, words.size) if base is not None and base.depth < DEPTHS[mode] else None
+    tail = raw[len(numbers) * words.size :]
+    choice = choose(numbers, before, floating=words.floating)
+    if choice.codec is Codec.CONSTANT and tail == raw[: len(tail)]:
+        return _Coded(Codec.CONSTANT, words.size, (raw[: words.size],), has_planes=False)
+    candidates = _tried(choice, numbers, before, words) if mode == "small" else [choice]
+    found = [_delta(each, numbers, before, tail) for each in candidates if before is not None and each.codec in DELTAS]
+    if mode == "small" or not found or found[0].size > _WORTH[mode] * len(raw):  # the sample may not stand for it all
+        found += _alone(raw, numbers, tail, words, mode)
+    best = min(found, key=lambda coded: coded.size, default=None)
+    room = head_size(len(base.id) if base else 0, has_base=True, planes=MAX_PLANES)
+    return best if best is not None and best.size + room < _WORTH[mode] * len(raw) else None
+
+
+def _tried(choice: Choice, numbers: Unsigned, before: Unsigned | None, words: Words) -> list[Choice]:
+    """The deltas that are worth a try where time does not matter."""
+    if before is None:
+        return []
+    tried = [Choice(Codec.DELTA_PLANES)]
+    if choice.codec in (Codec.SPARSE_DELTA, Codec.SCALED_DELTA):
+        tried.append(choice)
+    if words.floating:
+        tried.append(Choice(Codec.SORTED_DELTA))
+    return tried
+
+
+def _delta(choice: Choice, numbers: Unsigned, before: Unsigned, tail: memoryview) -> _Coded:
+    """A chunk as its difference to what was there before."""
+    count, width = len(numbers), numbers.itemsize
+    zigzag = scratch_words("zigzag", count, width)
+    first: list[Part] = []
+    if choice.codec is Codec.SCALED_DELTA:
+        grown = scratch_words("scaled", count, width)
+        delta.scaled(before, choice.scale, grown)
+        before = grown
+        first = [choice.scale.tobytes()]
+    delta.difference(numbers, before, zigzag)
+    if choice.codec is Codec.SPARSE_DELTA:
+        bits = delta.changed(zigzag)
+        packed = compressor(1).compress(bits.data)
+        first = [packed if len(packed) < len(bits) else bits]
+        zigzag = np.compress(zigzag != 0, zigzag)
+    elif choice.codec is Codec.SORTED_DELTA:
+        zigzag = zigzag[delta.by_exponent(before)]
+    return _Coded(choice.codec, width, _with_tail([*first, *split(zigzag, huffman(), choice.codec.name)], tail))
+
+
+def _alone(raw: memoryview, numbers: Unsigned, tail: memoryview, words: Words, mode: str) -> list[_Coded]:
+    """A chunk by itself, in the ways that a sample promises something of."""
+    if words.floating:
+        rotated = scratch_words("zigzag", len(numbers), words.size)
+        rotate(numbers, rotated)
+        return [
+            _Coded(
+                Codec.ROTATED_PLANES, words.size, _with_tail(split(rotated, huffman(), Codec.ROTATED_PLANES.name), tail)
+            )
+        ]
+    found: list[_Coded] = []
+    seen = sample(numbers)
+    if _size(split(seen.copy(), huffman(), "sampled")) < _PLANES_SHARE * seen.nbytes:
+        found.append(_Coded(Codec.PLANES, words.size, _with_tail(split(numbers, huffman(), Codec.PLANES.name), tail)))
+    packed = compress(raw, mode)
+    if packed is not None:
+        found.append(_Coded(Codec.ZSTD, 0, (packed,), has_planes=False))
+    return found
+
+
+def _size(parts: Sequence[Part]) -> int:
+    return sum(len(part) for part in parts)
+
+
+def _with_tail(parts: list[Part], tail: memoryview) -> list[Part]:
+    return [*parts, tail.tobytes()] if len(tail) else parts
