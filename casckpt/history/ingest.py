@@ -10,11 +10,15 @@ writes again, out of the snapshots, what is not.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-from casckpt.errors import MissingObjectError
+from casckpt.errors import CorruptObjectError, MissingObjectError, NewerFormatError
+from casckpt.history.bases import depth_of, put_chunk
 from casckpt.history.fetch import SPACE_OF, Objects
 from casckpt.history.records import BRANCH, Figures, gc_epoch, get_mark, move_ref, put_figures
 from casckpt.limits import KIB, PUBLISHED_WITH, SAVE_BATCH
@@ -26,6 +30,8 @@ from casckpt.store.protocol import Reader, Store, Writer
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+    from casckpt.objects.chain import Chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,7 @@ class Ingest:
         self._lock = threading.Lock()
         # Each shows what the one before it shows and more, but for what was deleted between them.
         self._snapshots = [store.read()]
+        self._watched: Counter[Reader] = Counter()  # by how many, whose views would end with them
         self.objects = Objects(self._snapshots[0], scheme)
         self._epoch = gc_epoch(self._snapshots[0])
         self._waiting: list[_Entry] = []
@@ -106,6 +113,32 @@ class Ingest:
             self._mine.add(oid)
             return True
 
+    @contextmanager
+    def chain(self, oid: bytes, length: int, deepest: int) -> Iterator[Chain | None]:
+        """The frames of a chunk that the base holds, for as long as the block lasts.
+
+        None where a delta to it cannot be taken: it has another length, lies over more than `deepest` deltas, or cannot
+        be read. Then a commit does without: what is damaged there is told by whoever loads or checks it.
+        """
+        snapshot = self._snapshots[0]
+        try:
+            with self._lock:
+                snapshot = self._snapshots[0]
+                self._watched[snapshot] += 1
+                try:
+                    is_near = depth_of(snapshot, oid) <= deepest
+                    chain = Objects(snapshot, self._scheme).chain(oid, length) if is_near else None
+                except (CorruptObjectError, MissingObjectError, NewerFormatError):
+                    chain = None
+            yield chain
+        finally:
+            with self._lock:
+                self._watched[snapshot] -= 1
+                if not self._watched[snapshot]:
+                    del self._watched[snapshot]
+                    if snapshot not in self._snapshots:
+                        snapshot.close()
+
     def add_chunk(
         self, oid: bytes, frame: Buffer, raw_length: int, written: Callable[[], object] | None = None
     ) -> None:
@@ -138,9 +171,9 @@ class Ingest:
         return oid
 
     def _take(self, kind: Kind, oid: bytes, frame: Buffer, written: Callable[[], object] | None = None) -> None:
-        size = memoryview(frame).nbytes
-        self._waiting.append(_Entry(kind, oid, frame, size, written))
-        self.waiting_bytes += size
+        entry = _entry(kind, oid, frame, written)
+        self._waiting.append(entry)
+        self.waiting_bytes += entry.size
 
     def flush(self) -> None:
         """Write what is waiting, in transactions of about SAVE_BATCH bytes. One thread at a time.
@@ -153,7 +186,7 @@ class Ingest:
                 lost = batch
                 while lost:
                     with self._store.write(durable=False, room=sum(entry.size for entry in lost)) as writer:
-                        _put(writer, lost)
+                        self._put(writer, lost)
                     lost = self._secure(batch)
             finally:
                 _free(batch)
@@ -187,7 +220,8 @@ class Ingest:
             self._snapshots[-1] = now
             if self.objects.reader is newest:
                 self.objects.reader = now
-            newest.close()
+            if newest not in self._watched:
+                newest.close()
             return []
 
     def figures(self, logical: int) -> Figures:
@@ -216,10 +250,9 @@ class Ingest:
         room += sum(len(tree) for tree in self._trees.values() if tree is not None)
         try:
             with self._store.write(durable=True, room=room) as writer:
-                _put(writer, last)
+                self._put(writer, last)
                 if gc_epoch(writer) != self._epoch:
-                    for kind, missing, again in self._missing(writer):
-                        writer.put(SPACE_OF[kind], missing, again)
+                    self._put(writer, [_entry(*missing) for missing in self._missing(writer)])
                 self.published = oid
                 for tree, tree_frame in self._trees.items():
                     if tree_frame is not None:
@@ -262,6 +295,25 @@ class Ingest:
             if frame is None and not now.has(SPACE_OF[Kind.TREE], oid):
                 yield Kind.TREE, oid, self._from_snapshot(Kind.TREE, oid)
 
+    def _put(self, writer: Writer, entries: list[_Entry]) -> None:
+        for entry in entries:
+            if entry.kind is Kind.CHUNK:
+                put_chunk(writer, entry.oid, entry.frame, partial(self._alone, entry.oid, entry.frame))
+            else:
+                writer.put(SPACE_OF[entry.kind], entry.oid, entry.frame, overwrite=False)
+
+    def _alone(self, oid: bytes, frame: Buffer) -> bytes:
+        """A delta as a frame that stands by itself: what it is based on was released, and collected, meanwhile."""
+        from casckpt.objects.chain import read_chain, verified
+
+        def look_up(at: bytes) -> memoryview:
+            if at == oid:
+                return memoryview(frame)
+            with self._lock:
+                return self._from_snapshot(Kind.CHUNK, at)
+
+        return encode(Kind.CHUNK, oid, verified(self._scheme, read_chain(oid, look_up)), "none")
+
     def _from_snapshot(self, kind: Kind, oid: bytes) -> memoryview:
         for snapshot in reversed(self._snapshots):
             frame = snapshot.get(SPACE_OF[kind], oid)
@@ -273,9 +325,8 @@ class Ingest:
         )
 
 
-def _put(writer: Writer, entries: list[_Entry]) -> None:
-    for entry in entries:
-        writer.put(SPACE_OF[entry.kind], entry.oid, entry.frame, overwrite=False)
+def _entry(kind: Kind, oid: bytes, frame: Buffer, written: Callable[[], object] | None = None) -> _Entry:
+    return _Entry(kind, oid, frame, memoryview(frame).nbytes, written)
 
 
 def _free(entries: list[_Entry]) -> None:

@@ -60,16 +60,18 @@ def encode(kind: Kind, oid: bytes, raw: Buffer, mode: str = "auto") -> bytes:
     return b"".join((pack_head(FrameHead(kind, codec, oid, len(view), len(payload))), payload))
 
 
-def encode_in_place(oid: bytes, buffer: memoryview, mode: str) -> memoryview | bytes:
-    """The frame of a chunk that lies in `buffer` behind room for a head: no copy is made where it stays raw.
+def encode_in_place(oid: bytes, buffer: memoryview, mode: str) -> memoryview:
+    """The frame of a chunk in a store of format 1. It lies in `buffer` behind room for a head, and is written over it.
 
-    buffer: `head_size(len(oid))` free bytes, then the chunk. The head is written into the free bytes.
+    buffer: `head_size(len(oid))` free bytes, then the chunk.
     """
     start = head_size(len(oid))
     raw = buffer[start:]
     packed = compress(raw, mode)
     if packed is not None:
-        return pack_head(FrameHead(Kind.CHUNK, Codec.ZSTD, oid, len(raw), len(packed))) + packed
+        frame = pack_head(FrameHead(Kind.CHUNK, Codec.ZSTD, oid, len(raw), len(packed))) + packed
+        buffer[: len(frame)] = frame
+        return buffer[: len(frame)]
     buffer[:start] = pack_head(FrameHead(Kind.CHUNK, Codec.RAW, oid, len(raw), len(raw)))
     return buffer
 

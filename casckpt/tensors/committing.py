@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping
 from traceback import clear_frames
 from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
-from casckpt.errors import AbandonedCommitError, StoreBusyError
+from casckpt.errors import AbandonedCommitError, StoreBusyError, StoreSettingsError
 from casckpt.history.commits import Commit, present
 from casckpt.history.ingest import Ingest
 from casckpt.history.records import WHOLE
 from casckpt.history.repository import History
-from casckpt.limits import SAVE_MEMORY
+from casckpt.limits import CODECS, SAVE_MEMORY
 from casckpt.objects.commit import CommitObject
 from casckpt.store.protocol import CompactReport, Progress, Store, no_progress
 from casckpt.tensors.description import Description
@@ -59,16 +59,19 @@ class Committing(History):
         step: int | None = None,
         metrics: Mapping[str, float] | None = None,
         meta: Mapping[str, object] | None = None,
+        codec: str | None = None,
         before_publish: Callable[[], object] | None = None,
     ) -> Commit:
         """Save a state as the next commit of the branch; when this returns it is durable.
 
         state: nested dicts, lists and tuples with tensors, arrays and plain values at the leaves.
         step: completed optimizer updates. metrics: numbers to find and keep commits by. meta: plain values.
+        codec: how its chunks are compressed, as for `casckpt.open`; None: as the store says.
         before_publish: called when every byte of the state was read; what it raises keeps the commit from being made.
 
         Raises:
             UnsupportedTypeError, StateError: something in the state cannot be saved; named by its path.
+            StoreSettingsError: no such codec.
             RefMovedError: somebody else moved the branch since this handle last looked.
             StoreFullError: nothing was published.
             StoreFailedError: the outcome is unknown; open the store again and look.
@@ -79,11 +82,12 @@ class Committing(History):
         from casckpt.tensors.flatten import flatten
 
         described = Description.checked(message, step, metrics, meta)
+        chosen = self._codec(codec)
         flat = flatten(state)
 
         def work() -> Commit:
             pending = PendingCommit(self.path, self._lane)
-            with _Making(self, flat, described, pending, limit=SAVE_MEMORY, deferred=False) as made:
+            with _Making(self, flat, described, pending, codec=chosen, limit=SAVE_MEMORY, deferred=False) as made:
                 made.take()
                 return made.publish(before_publish)
 
@@ -98,6 +102,7 @@ class Committing(History):
         step: int | None = ...,
         metrics: Mapping[str, float] | None = ...,
         meta: Mapping[str, object] | None = ...,
+        codec: str | None = ...,
         busy: Literal["wait"] = ...,
         in_flight: int = ...,
         memory: int | None = ...,
@@ -112,6 +117,7 @@ class Committing(History):
         step: int | None = ...,
         metrics: Mapping[str, float] | None = ...,
         meta: Mapping[str, object] | None = ...,
+        codec: str | None = ...,
         busy: Literal["wait", "skip"],
         in_flight: int = ...,
         memory: int | None = ...,
@@ -125,6 +131,7 @@ class Committing(History):
         step: int | None = None,
         metrics: Mapping[str, float] | None = None,
         meta: Mapping[str, object] | None = None,
+        codec: str | None = None,
         busy: Literal["wait", "skip"] = "wait",
         in_flight: int = 1,
         memory: int | None = None,
@@ -134,7 +141,7 @@ class Committing(History):
         What changed is copied; all else happens on other threads. `result()` of what this returns gives the commit once
         it is durable; `wait()` and `close()` wait for every one.
 
-        state, message, step, metrics, meta: as for `commit`.
+        state, message, step, metrics, meta, codec: as for `commit`.
         busy: if so many commits are in flight already, "wait" until one is done, or "skip" this one and return None.
         in_flight: how many commits may be under way at once, this one among them.
         memory: bytes of host memory that copies in flight may take, at least some 64 MiB; beyond that this call writes
@@ -143,6 +150,7 @@ class Committing(History):
         Raises:
             ValueError: in_flight is less than 1, or busy is neither.
             UnsupportedTypeError, StateError: something in the state cannot be saved; named by its path.
+            StoreSettingsError: no such codec.
             StoreFullError, StoreFailedError: where `memory` had it write as it went; nothing was published.
             StoreBusyError: as for `commit`.
             and whatever a commit before it failed with, if nobody was told: nothing was done then.
@@ -153,6 +161,7 @@ class Committing(History):
             raise ValueError(f"busy={busy!r} is neither 'wait' nor 'skip', or in_flight={in_flight!r} less than 1")
         began = time.perf_counter()
         described = Description.checked(message, step, metrics, meta)
+        chosen = self._codec(codec)
         if busy == "skip":
             self._lane.go()
             if not self._lane.has_room(in_flight - 1):
@@ -161,7 +170,7 @@ class Committing(History):
         def work() -> PendingCommit:
             waited = time.perf_counter() - began
             pending = PendingCommit(self.path, self._lane)
-            making = _Making(self, flatten(state), described, pending, limit=memory, deferred=True)
+            making = _Making(self, flatten(state), described, pending, codec=chosen, limit=memory, deferred=True)
             try:
                 making.take()
                 pending.figures = making.figures(stall=time.perf_counter() - began, waited=waited)
@@ -175,6 +184,15 @@ class Committing(History):
         pending = self._in_turn(work, in_flight - 1, tell=True)
         self._lane.go()  # not in its turn: where no thread can be begun it is done here, and a callback may want one
         return pending
+
+    def _codec(self, codec: str | None) -> str:
+        if codec is None:
+            return self.store.format.codec
+        if codec not in CODECS:
+            raise StoreSettingsError(
+                f"unknown codec {codec!r}", store=self.path, remedy=f"use one of {', '.join(CODECS)}"
+            )
+        return codec
 
     def wait(self) -> None:
         """Return when every commit that was handed over is durable.
@@ -284,6 +302,7 @@ class _Making:
         described: Description,
         pending: PendingCommit,
         *,
+        codec: str,
         limit: int | None,
         deferred: bool,
     ) -> None:
@@ -306,7 +325,7 @@ class _Making:
         self._pool.work()
         try:
             base = self._base(parent, remembered) or Known({})
-            settings = Settings(repo.scheme, form.chunk_size, form.codec)
+            settings = Settings(repo.scheme, form.chunk_size, codec, form.version)
             self._save: Save = Save(self._ingest, flat, settings, base, self._pool, deferred=deferred, limit=limit)
         except BaseException:
             self._ingest.close()

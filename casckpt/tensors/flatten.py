@@ -191,7 +191,7 @@ class _Flattener:
                 return ArrayRecord(dtype, (), False, True, bytes(numpy_leaves.bytes_of(array)))
             raise UnsupportedTypeError("an array cannot stand here", path=path, remedy="use array.tolist()")
         array, fortran = numpy_leaves.as_plain(array)
-        self.spans.append(HeldSpan(path, array.nbytes, True, partial(numpy_leaves.bytes_of, array)))
+        self.spans.append(HeldSpan(path, array.nbytes, True, partial(numpy_leaves.bytes_of, array), array.dtype.str))
         return ArrayRecord(dtype, array.shape, fortran, scalar, len(self.spans) - 1)
 
     def _tensor(self, tensor: torch.Tensor, path: str, depth: int) -> Value:

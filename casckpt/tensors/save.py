@@ -21,15 +21,21 @@ import numpy as np
 import torch
 import xxhash
 
-from casckpt.history.ingest import Base, Ingest
-from casckpt.limits import KIB, MIB
+from casckpt.errors import CorruptObjectError
+from casckpt.history import ingest as history
+from casckpt.history.ingest import Ingest
+from casckpt.limits import DEPTHS, KIB, MIB
+from casckpt.objects.chain import decode_into
 from casckpt.objects.codec import encode_in_place
+from casckpt.objects.encoding import Base, encode_chunk
 from casckpt.objects.frame import head_size
 from casckpt.objects.ids import IdScheme, Kind
 from casckpt.objects.node import NodeRef, StorageNode, chunk_count, stands_inline
-from casckpt.objects.paths import escape, leaves
+from casckpt.objects.paths import escape, leaves, unescape
+from casckpt.objects.scratch import scratch
 from casckpt.objects.tree import expand, shallow, write_tree
 from casckpt.objects.values import ArrayRecord, BlobRecord, Map, TensorRecord
+from casckpt.store.format import FORMAT_VERSION
 from casckpt.tensors.device import DeviceCopies, can_pin, pinned
 from casckpt.tensors.flatten import Flat, Span
 from casckpt.tensors.staging import Bytes, Piece, Pool
@@ -60,6 +66,22 @@ class Known:
 
     nodes: Nodes
     probes: dict[str, list[int]] = field(default_factory=dict)
+    _by_end: dict[str, str] = field(default_factory=dict)
+
+    def counterpart(self, path: str, length: int) -> str:
+        """The path that a span of a new state is compared with: its own; or, where nothing is there, one of that length
+        that ends as it does, or as which it ends: that of a base model that was imported, say."""
+        if path in self.nodes:
+            return path
+        if not self._by_end:
+            for held in self.nodes:
+                for end in _ends(held):
+                    self._by_end.setdefault(end, held)
+        ends = _ends(path)
+        found = self._by_end.get(ends[0])
+        if found is None:
+            found = next((held for end in ends if _ends(held := self._by_end.get(end, ""))[0] == end), path)
+        return found if found in self.nodes and self.nodes[found].length == length else path
 
     def without_parts(self, released: tuple[str, ...]) -> Known:
         """Without what is under these top-level keys."""
@@ -69,7 +91,13 @@ class Known:
         return Known({path: node for path, node in self.nodes.items() if not f"{path}.".startswith(heads)}, self.probes)
 
 
-def base_nodes(ingest: Ingest, base: Base) -> Known:
+def _ends(path: str) -> list[str]:
+    """A path without escapes, and each of its ends: "a.b" -> ["a.b", "b"]."""
+    names = unescape(path).split(".")
+    return [".".join(names[at:]) for at in range(len(names))]
+
+
+def base_nodes(ingest: Ingest, base: history.Base) -> Known:
     """What the commit holds that a save is compared with, without released parts, as the store has it."""
     root = shallow(ingest.objects.tree(base.tree), ingest.objects.tree)
     if isinstance(root, Map):
@@ -92,21 +120,23 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a store wants its chunks. chunk_size: bytes."""
+    """How a store wants its chunks. chunk_size: bytes. version: of its format, which says what codecs it has."""
 
     scheme: IdScheme
     chunk_size: int
     codec: str
+    version: int = FORMAT_VERSION
 
 
 class _Part:
     """One span on its way: what is known of its chunks, before and now."""
 
-    __slots__ = ("before", "flat", "ids", "length", "live", "path", "probes", "seen")
+    __slots__ = ("before", "flat", "ids", "length", "live", "path", "probes", "seen", "words")
 
     def __init__(self, span: Span, count: int, before: list[bytes], seen: list[int]) -> None:
         self.path = span.path
         self.length = span.length
+        self.words = span.words()
         self.before = before
         self.seen = seen
         self.ids = [b""] * count
@@ -204,11 +234,12 @@ class Save:
             self._spans = []
 
     def _part(self, span: Span) -> _Part:
-        node = self._base.nodes.get(span.path)
+        path = self._base.counterpart(span.path, span.length)
+        node = self._base.nodes.get(path)
         count = chunk_count(span.length, self._settings.chunk_size)
         if node is None or node.chunk_size != self._settings.chunk_size:
             return _Part(span, count, [], [])
-        return _Part(span, count, node.ids(), self._base.probes.get(span.path, []))
+        return _Part(span, count, node.ids(), self._base.probes.get(path, []))
 
     def _bounds(self, part: _Part, index: int) -> tuple[int, int]:
         start = index * self._settings.chunk_size
@@ -330,16 +361,31 @@ class Save:
             if oid == before or not self._ingest.claim_chunk(oid):
                 piece.release()
                 return
-            buffer = piece.memory[_LEAD - self._head :].data
-            frame = encode_in_place(oid, buffer, self._settings.codec)
-            if isinstance(frame, bytes):  # into the pool too, so that the pool's limit holds for all that waits
-                buffer[: len(frame)] = frame
-                frame = buffer[: len(frame)]
+            frame = self._encoded(oid, piece.memory[_LEAD - self._head :].data, part, before)
         except BaseException:
             piece.release()
             raise
         self._ingest.add_chunk(oid, frame, len(raw), piece.release)
         self._writer.look()
+
+    def _encoded(self, oid: bytes, buffer: memoryview, part: _Part, before: bytes | None) -> memoryview:
+        """The frame of a chunk, in the memory of the pool that it lies in: the pool's limit holds for it too."""
+        mode = self._settings.codec
+        if self._settings.version == 1:
+            return encode_in_place(oid, buffer, mode)
+        if before is None or not DEPTHS[mode]:
+            return encode_chunk(oid, buffer, part.words, mode)
+        length = len(buffer) - self._head
+        with self._ingest.chain(before, length, DEPTHS[mode] - 1) as chain:
+            if chain is None:
+                return encode_chunk(oid, buffer, part.words, mode)
+            raw = scratch("base", length).data
+            try:
+                decode_into(self._settings.scheme, chain, raw)
+            except CorruptObjectError:  # told by whoever loads or checks it; a delta to it would be lost with it
+                return encode_chunk(oid, buffer, part.words, mode)
+            base = Base(before, raw, len(chain.links) - 1)
+        return encode_chunk(oid, buffer, part.words, mode, base)
 
     def abandon(self) -> None:
         """Let go of everything; nothing of it will be published. Two threads may do it at once."""

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from casckpt.objects.words import BYTES, Words, words_of
+
 if TYPE_CHECKING:
     import torch
 
@@ -31,6 +33,10 @@ class Span(msgspec.Struct, eq=False, gc=False):
         """Its bytes as they are now. For few of them this is much cheaper than `host`."""
         return bytes(self.host())
 
+    def words(self) -> Words:
+        """What its bytes are made of, as far as it matters to codecs."""
+        return BYTES
+
     def flat(self) -> torch.Tensor:
         """Its live bytes as a tensor of uint8 on their own device. Only the spans of tensors have one."""
         raise NotImplementedError
@@ -40,6 +46,10 @@ class HeldSpan(Span, eq=False, gc=False):
     """The bytes of an array or of long text, which are always in host memory."""
 
     read: Callable[[], memoryview]
+    dtype: str = ""  # numpy's code of an array's
 
     def host(self) -> memoryview:
         return self.read()
+
+    def words(self) -> Words:
+        return words_of(self.dtype)

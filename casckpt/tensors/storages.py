@@ -13,6 +13,7 @@ import torch
 from casckpt.errors import StateError
 from casckpt.limits import MAX_DIMENSIONS, MAX_EXTENT
 from casckpt.objects.values import ITEM_SIZE, TensorRecord, reach
+from casckpt.objects.words import Words, words_of
 from casckpt.tensors.leaf import LeafError
 from casckpt.tensors.memory import view_of
 from casckpt.tensors.spans import Span
@@ -27,6 +28,7 @@ class StorageSpan(Span, eq=False, gc=False):
 
     storage: torch.UntypedStorage
     index: int
+    dtype: str  # of the first tensor
     item_size: int
     low: int = 0
     high: int = 0
@@ -58,6 +60,9 @@ class StorageSpan(Span, eq=False, gc=False):
             return bytes(self.host())
         self._check()
         return ctypes.string_at(self.storage.data_ptr() + self.start, self.length)
+
+    def words(self) -> Words:
+        return words_of(self.dtype)
 
     def flat(self) -> torch.Tensor:
         self._check()
@@ -123,7 +128,7 @@ class Storages:
         span = self._by_storage.get(storage._cdata)
         if span is None:
             index = len(self._spans)
-            span = StorageSpan(path, high - low, tensor.is_cpu, storage, index, item, low, high, low)
+            span = StorageSpan(path, high - low, tensor.is_cpu, storage, index, dtype, item, low, high, low)
             self._by_storage[storage._cdata] = span
             self._spans.append(span)
             self._moved = self._moved or low > 0
