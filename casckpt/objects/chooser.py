@@ -1,4 +1,4 @@
-"""Which codec a chunk gets, told from a sample of its words: a look, where trying them all would take many times longer.
+"""Which codec a chunk gets, told from a sample of its words: a look, where trying them all would take too long.
 
 What is estimated is bits a word. The same chunk over the same base always gets the same answer.
 """

@@ -23,6 +23,8 @@ from casckpt.objects.zstd import compressor
 _SMALLEST: Final = 256
 # What is coded is decoded each time it is loaded: it must be that much smaller than what it stands for.
 _WORTH: Final = {"fast": 0.97, "auto": 0.97, "small": 1.0}
+# A sparse delta becomes no longer than that, if the sample was right.
+_SPARSE_WORTH: Final = 0.5
 # Planes of numbers that are not floating point are made where those of a sample shrink to this share.
 _PLANES_SHARE: Final = 0.9
 
@@ -37,7 +39,7 @@ class Base:
 
 
 @dataclass(frozen=True, slots=True)
-class _Coded:
+class Coded:
     """A payload on its way into a frame: parts that lie one behind the other, and which of them are planes."""
 
     codec: Codec
@@ -55,7 +57,7 @@ def encode_chunk(oid: bytes, buffer: memoryview, words: Words, mode: str, base: 
     `buffer` on, and what is returned is that part of it.
 
     buffer: `head_size(len(oid))` free bytes, then the chunk.
-    mode: one of limits.CODECS. base: of the same length; taken where it helps and is not too deep.
+    mode: one of limits.CODECS. base: taken where it helps, is of the same length and not too deep.
     """
     start = head_size(len(oid))
     raw = buffer[start:]
@@ -63,9 +65,14 @@ def encode_chunk(oid: bytes, buffer: memoryview, words: Words, mode: str, base: 
     if coded is None:
         buffer[:start] = pack_head(FrameHead(Kind.CHUNK, Codec.RAW, oid, len(raw), len(raw)))
         return buffer
+    return framed(oid, coded, len(raw), buffer, base)
+
+
+def framed(oid: bytes, coded: Coded, length: int, buffer: memoryview, base: Base | None) -> memoryview:
+    """The frame of what was coded of so many bytes, at the start of a buffer that it must fit."""
     planes = tuple(len(part) for part in coded.parts) if coded.has_planes else ()
     based = base.id if base is not None and coded.codec in DELTAS else None
-    head = FrameHead(Kind.CHUNK, coded.codec, oid, len(raw), coded.size, based, coded.word_size, planes)
+    head = FrameHead(Kind.CHUNK, coded.codec, oid, length, coded.size, based, coded.word_size, planes)
     first = bytes(coded.parts[0]) if coded.codec is Codec.CONSTANT else coded.parts[0]  # it lies in the chunk itself
     at = 0
     for part in (pack_head(head), first, *coded.parts[1:]):
@@ -75,26 +82,28 @@ def encode_chunk(oid: bytes, buffer: memoryview, words: Words, mode: str, base: 
     return buffer[:at]
 
 
-def _coded(raw: memoryview, words: Words, mode: str, base: Base | None) -> _Coded | None:
+def _coded(raw: memoryview, words: Words, mode: str, base: Base | None) -> Coded | None:
     """What is to be stored of a chunk, or None where that is the chunk itself."""
     if mode == "none" or len(raw) < _SMALLEST:
         return None
     numbers = words_in(raw, words.size)
-    before = words_in(base.raw, words.size) if base is not None and base.depth < DEPTHS[mode] else None
+    usable = base is not None and base.depth < DEPTHS[mode] and len(base.raw) == len(raw)
+    before = words_in(base.raw, words.size) if base is not None and usable else None
     tail = raw[len(numbers) * words.size :]
     choice = choose(numbers, before, floating=words.floating)
     if choice.codec is Codec.CONSTANT and tail == raw[: len(tail)]:
-        return _Coded(Codec.CONSTANT, words.size, (raw[: words.size],), has_planes=False)
-    candidates = _tried(choice, numbers, before, words) if mode == "small" else [choice]
-    found = [_delta(each, numbers, before, tail) for each in candidates if before is not None and each.codec in DELTAS]
-    if mode == "small" or not found or found[0].size > _WORTH[mode] * len(raw):  # the sample may not stand for it all
+        return Coded(Codec.CONSTANT, words.size, (raw[: words.size],), has_planes=False)
+    candidates = _tried(choice, before, words) if mode == "small" else [choice]
+    found = [coded_by(each, numbers, before, tail) for each in candidates if each.codec in DELTAS]
+    expected = _SPARSE_WORTH if choice.codec is Codec.SPARSE_DELTA else _WORTH[mode]
+    if mode == "small" or not found or found[0].size > expected * len(raw):  # the sample did not stand for it all
         found += _alone(raw, numbers, tail, words, mode)
     best = min(found, key=lambda coded: coded.size, default=None)
     room = head_size(len(base.id) if base else 0, has_base=True, planes=MAX_PLANES)
     return best if best is not None and best.size + room < _WORTH[mode] * len(raw) else None
 
 
-def _tried(choice: Choice, numbers: Unsigned, before: Unsigned | None, words: Words) -> list[Choice]:
+def _tried(choice: Choice, before: Unsigned | None, words: Words) -> list[Choice]:
     """The deltas that are worth a try where time does not matter."""
     if before is None:
         return []
@@ -106,50 +115,49 @@ def _tried(choice: Choice, numbers: Unsigned, before: Unsigned | None, words: Wo
     return tried
 
 
-def _delta(choice: Choice, numbers: Unsigned, before: Unsigned, tail: memoryview) -> _Coded:
-    """A chunk as its difference to what was there before."""
-    count, width = len(numbers), numbers.itemsize
-    zigzag = scratch_words("zigzag", count, width)
+def coded_by(choice: Choice, numbers: Unsigned, before: Unsigned | None, tail: memoryview) -> Coded:
+    """A chunk by a codec that makes planes, whether or not that is any good.
+
+    before: what it becomes a delta of, where the codec is one of DELTAS.
+    """
+    codec, count, width = choice.codec, len(numbers), numbers.itemsize
     first: list[Part] = []
-    if choice.codec is Codec.SCALED_DELTA:
-        grown = scratch_words("scaled", count, width)
-        delta.scaled(before, choice.scale, grown)
-        before = grown
-        first = [choice.scale.tobytes()]
-    delta.difference(numbers, before, zigzag)
-    if choice.codec is Codec.SPARSE_DELTA:
-        bits = delta.changed(zigzag)
-        packed = compressor(1).compress(bits.data)
-        first = [packed if len(packed) < len(bits) else bits]
-        zigzag = np.compress(zigzag != 0, zigzag)
-    elif choice.codec is Codec.SORTED_DELTA:
-        zigzag = zigzag[delta.by_exponent(before)]
-    return _Coded(choice.codec, width, _with_tail([*first, *split(zigzag, huffman(), choice.codec.name)], tail))
+    made = numbers
+    if codec is Codec.ROTATED_PLANES:
+        made = scratch_words("made", count, width)
+        rotate(numbers, made)
+    elif codec in DELTAS:
+        assert before is not None
+        made = scratch_words("made", count, width)
+        if codec is Codec.SCALED_DELTA:
+            grown = scratch_words("scaled", count, width)
+            delta.scaled(before, choice.scale, grown)
+            before, first = grown, [choice.scale.tobytes()]
+        delta.difference(numbers, before, made)
+        if codec is Codec.SPARSE_DELTA:
+            bits = delta.changed(made)
+            packed = compressor(1).compress(bits.data) if count else b""
+            first = [packed if len(packed) < len(bits) else bits]
+            made = np.compress(made != 0, made)
+        elif codec is Codec.SORTED_DELTA:
+            made = made[delta.by_exponent(before)]
+    parts = [*first, *split(made, huffman(), codec.name)]
+    return Coded(codec, width, [*parts, tail.tobytes()] if len(tail) else parts)
 
 
-def _alone(raw: memoryview, numbers: Unsigned, tail: memoryview, words: Words, mode: str) -> list[_Coded]:
+def _alone(raw: memoryview, numbers: Unsigned, tail: memoryview, words: Words, mode: str) -> list[Coded]:
     """A chunk by itself, in the ways that a sample promises something of."""
     if words.floating:
-        rotated = scratch_words("zigzag", len(numbers), words.size)
-        rotate(numbers, rotated)
-        return [
-            _Coded(
-                Codec.ROTATED_PLANES, words.size, _with_tail(split(rotated, huffman(), Codec.ROTATED_PLANES.name), tail)
-            )
-        ]
-    found: list[_Coded] = []
+        return [coded_by(Choice(Codec.ROTATED_PLANES), numbers, None, tail)]
+    found: list[Coded] = []
     seen = sample(numbers)
     if _size(split(seen.copy(), huffman(), "sampled")) < _PLANES_SHARE * seen.nbytes:
-        found.append(_Coded(Codec.PLANES, words.size, _with_tail(split(numbers, huffman(), Codec.PLANES.name), tail)))
+        found.append(coded_by(Choice(Codec.PLANES), numbers, None, tail))
     packed = compress(raw, mode)
     if packed is not None:
-        found.append(_Coded(Codec.ZSTD, 0, (packed,), has_planes=False))
+        found.append(Coded(Codec.ZSTD, 0, (packed,), has_planes=False))
     return found
 
 
 def _size(parts: Sequence[Part]) -> int:
     return sum(len(part) for part in parts)
-
-
-def _with_tail(parts: list[Part], tail: memoryview) -> list[Part]:
-    return [*parts, tail.tobytes()] if len(tail) else parts

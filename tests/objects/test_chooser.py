@@ -1,0 +1,56 @@
+"""The chooser: a look at a few words says what the whole would say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from casckpt.objects.chooser import choose, sample
+from casckpt.objects.frame import Codec
+
+NUMBERS = np.random.default_rng(0)
+
+
+def test_the_sample_is_spread_over_the_words_and_all_of_them_where_they_are_few() -> None:
+    words = np.arange(100_000, dtype="<u4")
+    seen = sample(words)
+    assert len(seen) == 512 and seen[0] == 0 and seen[-1] > 80_000
+    assert (sample(words[:300]) == words[:300]).all()
+
+
+@pytest.mark.parametrize("width", [1, 2, 4, 8])
+def test_only_words_that_are_all_the_same_are_constant(width: int) -> None:
+    words = np.full(5000, 77, f"<u{width}")
+    assert choose(words, None, floating=width > 1).codec is Codec.CONSTANT
+    for at in (0, 70, 4998, 4999):
+        changed = words.copy()
+        changed[at] += 1
+        assert choose(changed, None, floating=width > 1).codec is not Codec.CONSTANT
+
+
+def test_words_without_a_base_are_planes_turned_where_they_have_a_sign() -> None:
+    words = NUMBERS.integers(0, 1 << 32, 5000, np.uint32)
+    assert choose(words, None, floating=True).codec is Codec.ROTATED_PLANES
+    assert choose(words, None, floating=False).codec is Codec.PLANES
+    assert choose(words.view(np.uint8), None, floating=False).codec is Codec.PLANES
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.9, 0.95**10, 0.999])
+def test_the_scale_of_a_decaying_average_is_found(scale: float) -> None:
+    before = np.square(NUMBERS.standard_normal(50_000)).astype("<f4") * np.float32(1e-6)
+    now = before * np.float32(scale)
+    now[::3] += np.square(NUMBERS.standard_normal(len(now[::3]))).astype("<f4") * np.float32(1e-8)
+    choice = choose(now.view("<u4"), before.view("<u4"), floating=True)
+    assert choice.codec is Codec.SCALED_DELTA and abs(choice.scale / scale - 1) < 1e-3
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0, np.nan, np.inf, 1e-40])
+def test_words_that_cannot_be_scaled_are_not_and_nobody_is_warned(wrong: float) -> None:
+    before = np.square(NUMBERS.standard_normal(5000)).astype("<f4")
+    now = before * np.float32(0.95)
+    for held in (before, now):
+        spoilt = [before.copy(), now.copy()]
+        spoilt[held is now][:] = wrong
+        choice = choose(spoilt[1].view("<u4"), spoilt[0].view("<u4"), floating=True)
+        assert choice.codec in (Codec.CONSTANT, Codec.ROTATED_PLANES, Codec.DELTA_PLANES, Codec.SCALED_DELTA)
+        assert 0.5 <= choice.scale <= 1
