@@ -29,6 +29,7 @@ from casckpt.tensors.inflate import inflate
 from casckpt.tensors.memory import Memory
 from casckpt.tensors.read_ahead import ReadAhead
 from casckpt.tensors.reuse import Reuse
+from casckpt.tensors.shared_bases import SharedBases
 from casckpt.tensors.workers import each, thread_count
 
 # What a thread takes on at a time: at most so many bytes and so many chunks, so that they end at about the same time.
@@ -184,10 +185,11 @@ def update(objects: Objects, regions: Sequence[Region], changed: set[int]) -> No
 class _Chunks:
     """The chunks that a transaction shows, for several threads: it may be used by one at a time only."""
 
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: Objects, regions: Sequence[Region]) -> None:
         self.scheme = objects.scheme
         self._objects = objects
         self._lock = threading.Lock()
+        self._shared = SharedBases(objects.reader, _ids(regions, objects.scheme.size))
         self._ahead = [ReadAhead() for _ in range(MAX_CHAIN + 2)]  # a chunk's own frame and its bases lie far apart
 
     def chain(self, oid: bytes, length: int) -> Chain:
@@ -200,7 +202,13 @@ class _Chunks:
             return found
 
         with self._lock:
-            return read_chain(oid, frame, length)
+            chain = read_chain(oid, frame, length)
+        return self._shared.cut(chain, self._decoded)
+
+    def _decoded(self, chain: Chain) -> memoryview:
+        raw = memoryview(bytearray(chain.length))
+        decode_into(self.scheme, chain, raw)
+        return raw
 
     def give_back(self) -> None:
         """Leave the transaction to the calling thread: it counts as that of the last one that used it."""
@@ -240,7 +248,7 @@ class _Chunk:
 
 def _each_chunk(objects: Objects, regions: Sequence[Region], work: Callable[[_Chunk, _Chunks], None]) -> None:
     """Do something with every chunk of the regions; when this ends, however it does, no thread is at work any more."""
-    chunks = _Chunks(objects)
+    chunks = _Chunks(objects, regions)
     width = objects.scheme.size
 
     def go_through(run: _Run) -> None:
@@ -276,6 +284,14 @@ def _runs(regions: Sequence[Region]) -> Iterator[_Run]:
                 run, room = [], _RUN_CHUNKS
     if run:
         yield run
+
+
+def _ids(regions: Sequence[Region], width: int) -> Iterator[bytes]:
+    """The chunks of the regions."""
+    for region in regions:
+        size = region.node.chunk_size
+        for number in range(region.start // size, chunk_count(region.end, size)):
+            yield region.node.chunks[number * width : (number + 1) * width]
 
 
 def _chunk(region: Region, index: int, number: int, width: int) -> _Chunk:

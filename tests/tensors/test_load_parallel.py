@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import casckpt
 from casckpt.errors import CorruptObjectError, MissingObjectError
 from casckpt.history.fetch import Objects
+from casckpt.objects.chain import Chain
 from casckpt.objects.ids import IdScheme, Kind
 from casckpt.store.lmdb_store import LmdbReader
 from casckpt.store.memory import MemoryStore
@@ -190,9 +191,9 @@ def test_an_error_is_told_once_nobody_writes_any_more(repo: Repository, monkeypa
     writing, failed, go_on = threading.Event(), threading.Event(), threading.Event()
     decode = pipeline.decode_into
 
-    def held_up(scheme: IdScheme, oid: bytes, frame: memoryview, out: memoryview) -> None:
+    def held_up(scheme: IdScheme, chain: Chain, out: memoryview) -> None:
         try:
-            decode(scheme, oid, frame, out)
+            decode(scheme, chain, out)
         except CorruptObjectError:
             assert writing.wait(PATIENCE)
             failed.set()
