@@ -12,7 +12,7 @@ records say what is based on what, so that nobody has to look into frames to fin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import TYPE_CHECKING
 
 from casckpt.errors import CorruptObjectError
@@ -60,16 +60,34 @@ def depth_of(reader: Reader, oid: bytes) -> int:
     return depth
 
 
+def height_of(reader: Reader, oid: bytes, most: int = MAX_CHAIN, among: Container[bytes] | None = None) -> int:
+    """The longest chain of deltas that lies over a chunk; counted no further than `most`.
+
+    among: only chains of these chunks; None: of any.
+    """
+    height = 0
+    level = [oid]
+    while height < most:
+        level = [above for one in level for above in dependants(reader, one) if among is None or above in among]
+        if not level:
+            break
+        height += 1
+    return height
+
+
 def put_chunk(writer: Writer, oid: bytes, frame: Buffer, alone: Callable[[], Buffer]) -> bool:
     """Put the frame of a chunk, unless the chunk is there; returns whether it was put.
 
-    alone: makes a frame of the chunk that stands by itself, for where its base is gone.
+    alone: makes a frame of the chunk that stands by itself, for where its base is gone, or a frame under that, or where
+    the chain would become longer than any reader follows.
     """
     if writer.has(Space.CHUNK, oid):
         return False
     base = _base_in(frame)
-    if base is not None and not writer.has(Space.CHUNK, base):
-        frame, base = alone(), None
+    if base is not None:
+        over = _depth_without(writer, base, oid)
+        if over is None or over >= MAX_CHAIN:
+            frame, base = alone(), None
     _put(writer, oid, frame, base)
     return True
 
@@ -87,7 +105,7 @@ def replace_chunk(writer: Writer, oid: bytes, frame: Buffer, *, before: bytes | 
     """Put another frame of a chunk in the place of the one that is there; returns whether that could be done.
 
     It cannot where the chunk is gone, where its base is not `before` any more, where the new base is gone or leads to
-    the chunk itself, or where any chain over it would become longer than it is, and than `depth` deltas.
+    the chunk itself, or where a chain over it would become longer than it is, and than `depth` deltas.
     """
     if not writer.has(Space.CHUNK, oid) or base_of(writer, oid) != before:
         return False
@@ -96,7 +114,9 @@ def replace_chunk(writer: Writer, oid: bytes, frame: Buffer, *, before: bytes | 
         over = _depth_without(writer, base, oid)
         if over is None:
             return False
-        if over + 1 > depth_of(writer, oid) and over + 1 + _height(writer, oid) > depth:
+        held = -1 if before is None else _depth_without(writer, before, oid)
+        is_deeper = held is None or over > held
+        if is_deeper and over + 1 + height_of(writer, oid, max(0, depth - over)) > depth:
             return False
     _untie(writer, oid)
     _put(writer, oid, frame, base)
@@ -132,13 +152,3 @@ def _depth_without(reader: Reader, oid: bytes, avoided: bytes) -> int | None:
         at = base_of(reader, at)
         depth += 1
     return depth - 1
-
-
-def _height(reader: Reader, oid: bytes) -> int:
-    """The longest chain of deltas that lies over a chunk."""
-    height = 0
-    level = list(dependants(reader, oid))
-    while level and height <= MAX_CHAIN:
-        height += 1
-        level = [above for one in level for above in dependants(reader, one)]
-    return height

@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
@@ -28,6 +29,7 @@ from casckpt.store.protocol import (
     Pages,
     Progress,
     Space,
+    StoreFormat,
     StoreSize,
     no_progress,
 )
@@ -289,9 +291,13 @@ class LmdbStore:
 
     def __init__(self, environment: Environment) -> None:
         self.path = str(environment.path)
-        self.format = environment.format
         self._environment = environment
         self._handle = Handle()
+
+    @property
+    def format(self) -> StoreFormat:
+        """What is fixed in it; only its version may change, by `upgrade`."""
+        return self._environment.format
 
     def read(self) -> LmdbReader:
         """Begin a read transaction."""
@@ -373,6 +379,13 @@ class LmdbStore:
         from casckpt.store import backup  # here, since few need it
 
         return backup.backup(self._environment, self._handle, Path(destination), progress)
+
+    def upgrade(self) -> None:
+        """Make it a store of today's format; the protocol says what is raised."""
+        from casckpt.store.upgrade import upgrade  # here, since few need it
+
+        self._environment.check(self._handle)
+        upgrade(self._environment, partial(self.write, durable=True, room=0))
 
     def close(self) -> None:
         """Wait for the transactions under way, then let go of the store. Twice is once; in a forked child, nothing.

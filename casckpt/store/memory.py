@@ -9,6 +9,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from casckpt.errors import StoreBusyError, StoreClosedError, StoreError
@@ -162,6 +163,11 @@ class MemoryStore:
 
     def backup(self, destination: str, *, progress: Progress = no_progress) -> BackupReport:
         raise StoreError("there is no file to copy", store=self.path, remedy="open a store on the disk")
+
+    def upgrade(self) -> None:
+        with self._write_lock:
+            self._check_open()
+            self.format = replace(self.format, version=FORMAT_VERSION)
 
     def close(self) -> None:
         with self._write_lock:

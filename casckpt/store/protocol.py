@@ -192,7 +192,10 @@ class Store(Protocol):
     """One store, shared by the threads of a process."""
 
     path: str
-    format: StoreFormat
+
+    @property
+    def format(self) -> StoreFormat:
+        """What is fixed in it; only its version may change, by `upgrade`."""
 
     def read(self) -> Reader:
         """Begin a read transaction.
@@ -257,6 +260,16 @@ class Store(Protocol):
             NotAStoreError: something is there already, or it is a place inside of the store.
             StoreFullError: there is no room for it.
             StoreBusyError: another backup to this place is under way.
+        """
+
+    def upgrade(self) -> None:
+        """Make it a store of today's format, durably; a later casckpt than those that wrote it is needed from then on.
+
+        Every handle of this process sees it. Nothing where it is one already.
+
+        Raises:
+            StoreBusyError: other processes have it open (`holders`), which may know the earlier format only.
+            StoreFullError, StoreFailedError
         """
 
     def close(self) -> None:
