@@ -78,7 +78,7 @@ def read_link(oid: bytes, frame: memoryview) -> Link:
     head, payload = read_frame(frame)
     if head.kind is not Kind.CHUNK or head.id != oid:
         raise CorruptObjectError(f"chunk {oid.hex()} holds another object's frame")
-    if (head.base is not None) != (head.codec in DELTAS) or head.base == oid:
+    if (head.base is not None) != (head.codec in DELTAS):
         raise CorruptObjectError(f"chunk {oid.hex()} has a base that its codec has no use for, or none that it needs")
     if not _is_shaped(head):
         raise CorruptObjectError(f"chunk {oid.hex()} has parts that its codec has no use for, or sizes that cannot be")
@@ -223,8 +223,7 @@ def _apply(link: Link, out: memoryview) -> None:
     zigzag = scratch_words("zigzag", len(words), width)
     if codec is Codec.SCALED_DELTA:
         join(parts[1:], zigzag)
-        delta.scaled(words, _scale(parts[0]), scratch_words("scaled", len(words), width))
-        np.copyto(words, scratch_words("scaled", len(words), width))
+        delta.scaled(words, _scale(parts[0]), words)
     elif codec is Codec.SORTED_DELTA:
         grouped = scratch_words("scaled", len(words), width)
         join(parts, grouped)

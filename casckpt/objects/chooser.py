@@ -5,22 +5,32 @@ What is estimated is bits a word. The same chunk over the same base always gets 
 
 from __future__ import annotations
 
+import math
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from casckpt.objects import delta
 from casckpt.objects.frame import Codec
-from casckpt.objects.scratch import Unsigned, scratch_words
+from casckpt.objects.scratch import Unsigned
 
 # The sample: strips of neighbouring words, evenly spread.
 _STRIPS: Final = 8
 _STRIP: Final = 64
+_SAMPLE: Final = _STRIPS * _STRIP
 # Of the sample's words so many may differ from the base for a sparse delta: its mask takes a bit a word.
 _SPARSE: Final = 0.3
 # A codec that is decoded over a base must be that much smaller than one that is not.
 _GAIN: Final = 0.97
 _LEAST_SCALE: Final = 0.5
+# The positive normal numbers among float32 words, seen as signed integers.
+_LEAST_NORMAL: Final = 0x00800000
+_GREATEST_NORMAL: Final = 0x7F7FFFFF
+# Bits of all words that are counted together, by how many they are: n * log2(n).
+_COUNTED: Final = np.arange(1, 2 * _SAMPLE + 1) * np.log2(np.arange(1, 2 * _SAMPLE + 1))
+_TOGETHER: Final = np.concatenate(([0.0], _COUNTED))
+# The length of a number in bits, by the exponent that it has as a float32.
+_LENGTHS: Final = np.maximum(np.arange(256.0) - 126, 0)
 
 
 class Choice(NamedTuple):
@@ -31,64 +41,74 @@ class Choice(NamedTuple):
 
 
 def sample(words: Unsigned) -> Unsigned:
-    """Some of the words; all of them where there are few."""
+    """Some of the words, strip by strip; the first ones where there are few."""
     apart = len(words) // _STRIPS
     if apart < 2 * _STRIP:
-        return words[: 2 * _STRIPS * _STRIP]
-    return words[: apart * _STRIPS].reshape(_STRIPS, apart)[:, :_STRIP].ravel()
+        return words[: 2 * _SAMPLE]
+    return words[: apart * _STRIPS].reshape(_STRIPS, apart)[:, :_STRIP]
 
 
 def choose(words: Unsigned, base: Unsigned | None, *, floating: bool) -> Choice:
     """The codec of a chunk of numbers: PLANES or ROTATED_PLANES, CONSTANT, or with a base one of the deltas."""
-    seen = sample(words)
-    if (seen == seen[0]).all() and (words == words[0]).all():
+    if words[0] == words[-1] and (sample(words) == words[0]).all() and (words == words[0]).all():
         return Choice(Codec.CONSTANT)
     alone = Choice(Codec.ROTATED_PLANES if floating and words.itemsize > 1 else Codec.PLANES)
     if base is None:
         return alone
-    before = sample(base)
-    zigzag = np.empty_like(seen)
-    delta.difference(seen, before, zigzag)
-    if np.count_nonzero(zigzag) <= _SPARSE * len(seen):
+    seen, before = sample(words), sample(base)
+    unchanged, bits = _bits(_distance(seen, before))
+    if unchanged >= 1 - _SPARSE:
         return Choice(Codec.SPARSE_DELTA)
-    found, bits = Choice(Codec.DELTA_PLANES), _bits(zigzag)
+    found = Choice(Codec.DELTA_PLANES)
     if floating and words.itemsize == 4:
         scale = scale_of(seen, before)
         if scale is not None:
-            grown = scratch_words("sampled", len(before), 4)
-            delta.scaled(before, scale, grown)
-            delta.difference(seen, grown, zigzag)
-            scaled = _bits(zigzag) - (0 if (zigzag & 1).any() else 1)  # nothing fell below the scale: no signs
+            flat = before.flatten()
+            delta.scaled(flat, scale, flat)
+            grown = flat.reshape(seen.shape)
+            scaled = _bits(_distance(seen, grown))[1] - (1 if (seen >= grown).all() else 0)  # then there are no signs
             if scaled < _GAIN * bits:
                 found, bits = Choice(Codec.SCALED_DELTA, scale), scaled
+    if floating and bits < _GAIN * (8 * words.itemsize - 8):
+        return found  # what stands behind the exponent takes more by itself
     return found if bits < _GAIN * _bits_alone(seen, floating) else alone
 
 
 def scale_of(words: Unsigned, base: Unsigned) -> np.float32 | None:
-    """The least that any of some float32 words is of its base, where it is at least a half and all of them are
+    """The least that any of some float32 words is of its base, where it is from a half to one and all of them are
     positive: so far a decaying average falls before something is added to it. None where it is not so."""
-    if ((words - np.uint32(1)) >> 23 >= 255).any() or ((base - np.uint32(1)) >> 23 >= 254).any():
-        return None  # negative, zero, infinite or no number
-    with np.errstate(all="ignore"):
-        least = np.float32((words.view("<f4") / base.view("<f4")).min())
-    return least if _LEAST_SCALE <= least <= 1 else None
+    for one in (words.view("<i4"), base.view("<i4")):
+        if one.min() < _LEAST_NORMAL or one.max() > _GREATEST_NORMAL:
+            return None
+    least = np.divide(words.view("<f4"), base.view("<f4"), dtype=np.float64).min()
+    return np.float32(least) if _LEAST_SCALE <= least <= 1 else None
 
 
-def _bits(zigzag: Unsigned) -> float:
-    """About the bits that each takes: its length's share of entropy, and what stands behind the uppermost bit."""
-    lengths = np.frexp(zigzag.astype(np.float64))[1]
-    return _entropy(np.bincount(lengths)) + float(np.maximum(lengths - 1, 0).mean())
+def _distance(words: Unsigned, base: Unsigned) -> Unsigned:
+    """How far words are from others, either way."""
+    signed = np.subtract(words, base).view(f"<i{words.itemsize}")
+    away: Unsigned = np.abs(signed).view(words.dtype)
+    return away
+
+
+def _bits(distance: Unsigned) -> tuple[float, float]:
+    """The share of words that are at no distance, and about the bits that each takes: its length's share of entropy,
+    what stands behind the uppermost bit, and a sign."""
+    exponents = distance.astype(np.float32).view(np.uint32) >> np.uint32(23)
+    counts = np.bincount(exponents.ravel())
+    return int(counts[0]) / distance.size, _entropy(counts, distance.size) + float(
+        counts @ _LENGTHS[: len(counts)]
+    ) / distance.size
 
 
 def _bits_alone(words: Unsigned, floating: bool) -> float:
-    """About the bits that a word takes in planes: the uppermost is all that shrinks by much."""
+    """About the bits that a word takes in planes: of numbers with an exponent, that is all that shrinks by much."""
+    if not floating:
+        return _bits(words)[1]
     top = 8 * words.itemsize - 8
-    if floating:
-        words = words << words.dtype.type(1)
-    return _entropy(np.bincount((words >> words.dtype.type(top)).astype(np.uint8))) + top
+    counts = np.bincount((words << words.dtype.type(1) >> words.dtype.type(top)).ravel().astype(np.uint8))
+    return _entropy(counts, words.size) + top * (1 - int(counts[0]) / words.size)  # what has no exponent is zero
 
 
-def _entropy(counts: np.ndarray[tuple[int], np.dtype[np.intp]]) -> float:
-    seen = counts[counts > 0]
-    total = int(seen.sum())
-    return float(np.log2(total) - (seen * np.log2(seen)).sum() / total)
+def _entropy(counts: np.ndarray[tuple[int], np.dtype[np.intp]], total: int) -> float:
+    return math.log2(total) - float(_TOGETHER[counts].sum()) / total

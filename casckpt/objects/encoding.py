@@ -73,9 +73,8 @@ def framed(oid: bytes, coded: Coded, length: int, buffer: memoryview, base: Base
     planes = tuple(len(part) for part in coded.parts) if coded.has_planes else ()
     based = base.id if base is not None and coded.codec in DELTAS else None
     head = FrameHead(Kind.CHUNK, coded.codec, oid, length, coded.size, based, coded.word_size, planes)
-    first = bytes(coded.parts[0]) if coded.codec is Codec.CONSTANT else coded.parts[0]  # it lies in the chunk itself
     at = 0
-    for part in (pack_head(head), first, *coded.parts[1:]):
+    for part in (pack_head(head), *coded.parts):
         size = len(part)
         np.copyto(np.frombuffer(buffer[at : at + size], np.uint8), np.frombuffer(part, np.uint8))
         at += size
@@ -150,8 +149,8 @@ def _alone(raw: memoryview, numbers: Unsigned, tail: memoryview, words: Words, m
     if words.floating:
         return [coded_by(Choice(Codec.ROTATED_PLANES), numbers, None, tail)]
     found: list[Coded] = []
-    seen = sample(numbers)
-    if _size(split(seen.copy(), huffman(), "sampled")) < _PLANES_SHARE * seen.nbytes:
+    seen = np.ravel(sample(numbers))
+    if _size(split(seen, huffman(), "sampled")) < _PLANES_SHARE * seen.nbytes:
         found.append(coded_by(Choice(Codec.PLANES), numbers, None, tail))
     packed = compress(raw, mode)
     if packed is not None:

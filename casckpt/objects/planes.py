@@ -11,21 +11,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import zstandard
 
-from casckpt.errors import CorruptObjectError
 from casckpt.objects.scratch import Bytes, Part, Unsigned, scratch, scratch_words
 from casckpt.objects.zstd import decompressed
 
-if TYPE_CHECKING:
-    pass
-
-
 _HUFFMAN: Final = zstandard.ZstdCompressionParameters.from_level(
-    1, strategy=1, min_match=7, window_log=16, hash_log=6, chain_log=6, search_log=1, target_length=0
+    1, strategy=1, min_match=7, window_log=18, hash_log=6, chain_log=6, search_log=1, target_length=0
 )
 
 _local = threading.local()
@@ -55,8 +50,9 @@ def split(words: Unsigned, coder: zstandard.ZstdCompressor, purpose: str) -> lis
     parts: list[Part] = []
     for index in range(width):
         plane = planes[index]
-        np.right_shift(words, 8 * index, out=shifted)
-        np.copyto(plane, shifted, casting="unsafe")  # faster than a strided copy of the bytes
+        if index:
+            np.right_shift(words, 8 * index, out=shifted)
+        np.copyto(plane, shifted if index else words, casting="unsafe")  # faster than a strided copy of the bytes
         packed = coder.compress(plane.data) if count else b""
         parts.append(packed if len(packed) < count else plane)
     return parts
@@ -68,15 +64,19 @@ def join(parts: Sequence[memoryview], out: Unsigned) -> None:
     Raises:
         CorruptObjectError: a plane is damaged or of another length. `out` is then undefined.
     """
-    spread = out.view(np.uint8)
-    for index, part in enumerate(parts):
-        spread[index :: out.itemsize] = plane(part, len(out))
+    if out.itemsize == 8:
+        spread = out.view(np.uint8)
+        for index, part in enumerate(parts):
+            spread[index::8] = plane(part, len(out))
+        return
+    np.copyto(out, plane(parts[-1], len(out)))
+    for part in reversed(parts[:-1]):  # faster than to spread the bytes, for words that are not that wide
+        np.left_shift(out, 8, out=out)
+        np.bitwise_or(out, plane(part, len(out)), out=out)
 
 
 def plane(part: memoryview, count: int) -> Bytes:
     """One plane, or anything else that is stored as it is unless it shrank, of `count` bytes. Raises as `join`."""
-    if len(part) > count:
-        raise CorruptObjectError("a plane is longer than what it stands for")
     return np.frombuffer(part if len(part) == count else decompressed(part, count), np.uint8)
 
 

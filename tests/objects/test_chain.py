@@ -176,32 +176,36 @@ UNSIZED = zstandard.ZstdCompressor(write_content_size=False).compress(bytes(100)
 RAW = bytes(range(200)) * 2
 BASE = bytes(400)
 OVER = {"base": chunk_id(BASE)}
+HUNDREDS = [bytes(100)] * 4
+NAN = b"\0\0\xc0\x7f"
+SIZES = "sizes that cannot be"
 LIES = {
-    "a zstd frame larger than the chunk": _framed(RAW, Codec.ZSTD, [BOMB], 0, planes=()),
-    "a zstd frame without its size": _framed(RAW, Codec.ZSTD, [UNSIZED], 0, planes=()),
-    "a plane larger than it may be": _framed(RAW, Codec.PLANES, [bytes(100), BOMB[:99], bytes(100), bytes(100)], 4),
-    "a plane longer than the words": _framed(RAW, Codec.PLANES, [bytes(101), b"", bytes(100), bytes(100)], 4),
-    "a plane without its size": _framed(RAW, Codec.PLANES, [UNSIZED] * 4, 4),
-    "an empty plane": _framed(RAW, Codec.PLANES, [b""] * 4, 4),
-    "a plane of noise": _framed(RAW, Codec.DELTA_PLANES, [b"no zstd"] * 4, 4, **OVER),
-    "another number of planes": _framed(RAW, Codec.PLANES, [bytes(100)] * 3, 4),
-    "another length of odd bytes": _framed(RAW + b"odd", Codec.PLANES, [*[bytes(100)] * 4, b"x"], 4),
-    "odd bytes that are none": _framed(RAW, Codec.PLANES, [*[bytes(100)] * 4, b""], 4),
-    "a word as long as no word is": _framed(RAW, Codec.PLANES, [bytes(25)] * 16, 16),
-    "no word size": _framed(RAW, Codec.PLANES, [], 0),
-    "a codec of a word size that it does not take": _framed(RAW, Codec.ROTATED_PLANES, [bytes(400)], 1),
-    "a scale of another length": _framed(RAW, Codec.SCALED_DELTA, [b"abc", *[bytes(100)] * 4], 4, **OVER),
-    "a scale that is no number": _framed(RAW, Codec.SCALED_DELTA, [b"\0\0\xc0\x7f", *[bytes(100)] * 4], 4, **OVER),
-    "a scale above one": _framed(RAW, Codec.SCALED_DELTA, [b"\0\0\0\x40", *[bytes(100)] * 4], 4, **OVER),
-    "a mask that is too long": _framed(RAW, Codec.SPARSE_DELTA, [bytes(14), *[b""] * 4], 4, **OVER),
-    "a mask of other words than there are": _framed(RAW, Codec.SPARSE_DELTA, [b"\xff" * 13, *[b""] * 4], 4, **OVER),
-    "a constant of another length": _framed(RAW, Codec.CONSTANT, [b"abc"], 4, planes=()),
-    "a delta without a base": _framed(RAW, Codec.DELTA_PLANES, [bytes(100)] * 4, 4),
-    "a base that is not needed": _framed(RAW, Codec.PLANES, [bytes(100)] * 4, 4, **OVER),
-    "itself as its base": _framed(RAW, Codec.DELTA_PLANES, [bytes(100)] * 4, 4, base=chunk_id(RAW)),
-    "planes of raw bytes": _framed(RAW, Codec.RAW, [RAW], 0),
-    "a raw chunk of another length": _framed(RAW, Codec.RAW, [RAW[1:]], 0, planes=()),
-    "a chunk of no bytes": _framed(b"", Codec.RAW, [], 0),
+    "a zstd frame larger than the chunk": ("size", _framed(RAW, Codec.ZSTD, [BOMB], 0, planes=())),
+    "a zstd frame without its size": ("size", _framed(RAW, Codec.ZSTD, [UNSIZED], 0, planes=())),
+    "a plane larger than it may be": ("size", _framed(RAW, Codec.PLANES, [bytes(100), BOMB[:99], *HUNDREDS[2:]], 4)),
+    "a plane longer than the words": ("decompress", _framed(RAW, Codec.PLANES, [bytes(101), *HUNDREDS[1:]], 4)),
+    "a plane without its size": ("size", _framed(RAW, Codec.PLANES, [UNSIZED] * 4, 4)),
+    "an empty plane": ("decompress", _framed(RAW, Codec.PLANES, [b""] * 4, 4)),
+    "a plane of noise": ("decompress", _framed(RAW, Codec.DELTA_PLANES, [b"no zstd"] * 4, 4, **OVER)),
+    "another number of planes": (SIZES, _framed(RAW, Codec.PLANES, HUNDREDS[:3], 4)),
+    "another length of odd bytes": (SIZES, _framed(RAW + b"odd", Codec.PLANES, [*HUNDREDS, b"x"], 4)),
+    "odd bytes that are none": (SIZES, _framed(RAW, Codec.PLANES, [*HUNDREDS, b""], 4)),
+    "a word as long as no word is": (SIZES, _framed(RAW, Codec.PLANES, [bytes(25)] * 16, 16)),
+    "a word longer than the chunk": (SIZES, _framed(b"abc", Codec.CONSTANT, [b"abcd"], 4, planes=())),
+    "no word size": (SIZES, _framed(RAW, Codec.PLANES, [], 0)),
+    "a word size that the codec does not take": (SIZES, _framed(RAW, Codec.ROTATED_PLANES, [bytes(400)], 1)),
+    "a scale of another length": ("scale of 3 bytes", _framed(RAW, Codec.SCALED_DELTA, [b"abc", *HUNDREDS], 4, **OVER)),
+    "a scale that is no number": ("scale of nan", _framed(RAW, Codec.SCALED_DELTA, [NAN, *HUNDREDS], 4, **OVER)),
+    "a scale above one": ("scale of 2.0", _framed(RAW, Codec.SCALED_DELTA, [b"\0\0\0\x40", *HUNDREDS], 4, **OVER)),
+    "a mask that is too long": ("decompress", _framed(RAW, Codec.SPARSE_DELTA, [bytes(14), *[b""] * 4], 4, **OVER)),
+    "a mask of other words": ("decompress", _framed(RAW, Codec.SPARSE_DELTA, [b"\xff" * 13, *[b""] * 4], 4, **OVER)),
+    "a constant of another length": (SIZES, _framed(RAW, Codec.CONSTANT, [b"abc"], 4, planes=())),
+    "a delta without a base": ("a base", _framed(RAW, Codec.DELTA_PLANES, HUNDREDS, 4)),
+    "a base that is not needed": ("a base", _framed(RAW, Codec.PLANES, HUNDREDS, 4, **OVER)),
+    "itself as its base": ("over itself", _framed(RAW, Codec.DELTA_PLANES, HUNDREDS, 4, base=chunk_id(RAW))),
+    "planes of raw bytes": (SIZES, _framed(RAW, Codec.RAW, [RAW], 0)),
+    "a raw chunk of another length": (SIZES, _framed(RAW, Codec.RAW, [RAW[1:]], 0, planes=())),
+    "a chunk of no bytes": (SIZES, _framed(b"", Codec.RAW, [], 0)),
 }
 
 
@@ -209,13 +213,19 @@ LIES = {
 def test_each_lie_is_refused_and_takes_no_memory(lie: str) -> None:
     frames = Frames({chunk_id(BASE): b""})
     frames.force(BASE, Codec.CONSTANT, 4)
-    raw = b"" if lie == "a chunk of no bytes" else RAW + b"odd" if lie == "another length of odd bytes" else RAW
-    frames.held[chunk_id(raw)] = bytes(LIES[lie])
+    message, frame = LIES[lie]
+    others = {
+        "a chunk of no bytes": b"",
+        "another length of odd bytes": RAW + b"odd",
+        "a word longer than the chunk": b"abc",
+    }
+    raw = others.get(lie, RAW)
+    frames.held[chunk_id(raw)] = bytes(frame)
     tracemalloc.start()
     try:
-        with pytest.raises(CorruptObjectError):
+        with pytest.raises(CorruptObjectError, match=message):
             frames.decoded(raw)
-        with pytest.raises(CorruptObjectError):
+        with pytest.raises(CorruptObjectError, match=message):
             verified(XXH3_128, read_chain(chunk_id(raw), frames.look_up))
         assert tracemalloc.get_traced_memory()[1] < MIB
     finally:

@@ -84,4 +84,7 @@ def test_words_of_one_exponent_stand_together_in_the_order_that_they_had(width: 
     order = delta.by_exponent(base)
     top = base[order] >> (8 * width - 9) & 255
     assert (np.diff(top.astype(int)) >= 0).all()
+    many = np.random.default_rng(0).standard_normal(20_000).astype(f"<f{width}").view(f"<u{width}")
+    order = delta.by_exponent(many)
+    top = many[order] >> (8 * width - 9) & 255
     assert all(first < second for first, second, same in zip(order, order[1:], np.diff(top) == 0, strict=False) if same)
