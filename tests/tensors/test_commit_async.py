@@ -381,7 +381,7 @@ def test_those_behind_one_that_failed_fail_with_it_whenever_it_is_told(tmp_path,
 
 
 def test_a_disk_that_is_full_behind_training_is_told_and_the_handle_works_again(tmp_path, monkeypatch) -> None:
-    with casckpt.open(tmp_path / "store") as repo:
+    with casckpt.open(tmp_path / "store", codec="none") as repo:
         repo.commit({"n": 0})
         with monkeypatch.context() as patch:
             patch.setattr(filesystem, "free_bytes", lambda path: 0)
