@@ -21,7 +21,7 @@ from casckpt.store.mark import Mark, read_mark, reset_mark
 from casckpt.store.protocol import Space
 from tests.cli.conftest import Casckpt
 from tests.cli.stores import commit, make_history
-from tests.history import test_fsck, test_fsck_pages
+from tests.history import test_fsck, test_fsck_bases, test_fsck_pages
 from tests.processes import ROOT, Program
 
 GOLDEN = sorted((ROOT / "tests" / "compat").glob("v*-*"))
@@ -159,7 +159,7 @@ def foreign(store: Path) -> None:
 
 def newer(store: Path) -> None:
     data = (store / "data.mdb").read_bytes()
-    (store / "data.mdb").write_bytes(data.replace(b"\xa7version\x01", b"\xa7version\x02"))
+    (store / "data.mdb").write_bytes(data.replace(b"\xa7version\x02", b"\xa7version\x7f"))
 
 
 BREAKS: dict[str, Callable[[Path], None]] = {
@@ -241,7 +241,8 @@ def test_every_finding_is_documented_as_it_is_said() -> None:
 
 
 def test_every_finding_is_made_by_a_test() -> None:
-    made = {*test_fsck.BREAKS, *(id for _, id in test_fsck_pages.BREAKS), *BREAKS}
+    deltas = {id for id, _ in test_fsck_bases.BREAKS}
+    made = {*test_fsck.BREAKS, *deltas, *(id for _, id in test_fsck_pages.BREAKS), *BREAKS}
     others = {"store-lock-lost", "loss-accepted", "damaged-database", "damaged-format"}  # tests of their own
     assert made | others == set(SORTS)
     assert {*BREAKS, "store-lock-lost"} == OPENING

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import random
+
 import msgspec
 
+from casckpt.history.bases import base_of, replace_chunk
 from casckpt.history.fsck.report import FsckReport
 from casckpt.history.ingest import Ingest
 from casckpt.history.repository import History
-from casckpt.objects.codec import decode, encode
+from casckpt.objects.chain import read_chain, verified
+from casckpt.objects.codec import encode
+from casckpt.objects.encoding import Base, encode_chunk
+from casckpt.objects.frame import head_size, read_frame
 from casckpt.objects.ids import Kind
 from casckpt.objects.node import NodeRef, StorageNode
 from casckpt.objects.tree import write_tree
 from casckpt.objects.values import Map, TensorRecord
+from casckpt.objects.words import Words
 from casckpt.store.protocol import Space, Store
-from tests.history.world import describe
+from tests.history.world import commit, describe
 
 A, B, C = b"a" * 700, b"b" * 700, b"c" * 700
 KINDS = {Space.COMMIT: Kind.COMMIT, Space.TREE: Kind.TREE, Space.NODE: Kind.NODE, Space.CHUNK: Kind.CHUNK}
@@ -78,8 +85,56 @@ def abandon(history: History) -> None:
     history.expire_reflog()
 
 
-def bytes_of(store: Store, history: History, space: Space, oid: bytes) -> bytes:
+def bytes_of(store: Store, history: History, oid: bytes) -> bytes:
+    """A chunk's."""
     with store.read() as reader:
-        frame = reader.get(space, oid)
-        assert frame is not None
-        return decode(history.scheme, KINDS[space], oid, frame)
+
+        def look_up(at: bytes) -> memoryview:
+            frame = reader.get(Space.CHUNK, at)
+            assert frame is not None
+            return frame
+
+        return bytes(verified(history.scheme, read_chain(oid, look_up)))
+
+
+# -- deltas ------------------------------------------------------------------------------------------------------------
+
+
+def steps(count: int, seed: int = 0) -> list[bytes]:
+    """Runs of three chunks, each with one other word in each of them than the one before."""
+    run = bytearray(random.Random(seed).randbytes(3 * 256))
+    found = [bytes(run)]
+    for step in range(1, count):
+        for at in (0, 256, 512):
+            run[at + 4 * step % 256] ^= 1 + step % 255
+        found.append(bytes(run))
+    return found
+
+
+def delta_of(history: History, raw: bytes, base: bytes) -> bytes:
+    """A frame of some bytes as a delta of others."""
+    oid, below = (history.scheme.digest(Kind.CHUNK, one) for one in (raw, base))
+    room = memoryview(bytearray(head_size(len(oid))) + bytearray(raw))
+    frame = encode_chunk(oid, room, Words(4, False), "small", Base(below, memoryview(base), 0))
+    assert read_frame(frame)[0].base == below
+    return bytes(frame)
+
+
+def make_delta(history: History, raw: bytes, base: bytes) -> tuple[bytes, bytes]:
+    """Store a chunk that is there as a delta of another; returns the ids of both."""
+    oid, below = (history.scheme.digest(Kind.CHUNK, one) for one in (raw, base))
+    with history.store.write(durable=True, room=None) as writer:
+        before = base_of(writer, oid)
+        assert replace_chunk(writer, oid, delta_of(history, raw, base), before=before, depth=64)
+    return oid, below
+
+
+def chained(history: History, count: int, part: str = "model") -> list[bytes]:
+    """Commit so many states, the chunks of each deltas of those of the one before; returns the ids of their first
+    chunks."""
+    runs = steps(count)
+    for step, run in enumerate(runs):
+        commit(history, {part: {"w": run}}, step=step)
+        for at in (0, 256, 512) if step else ():
+            make_delta(history, run[at : at + 256], runs[step - 1][at : at + 256])
+    return [history.scheme.digest(Kind.CHUNK, run[:256]) for run in runs]

@@ -147,7 +147,7 @@ def test_a_damaged_head_and_a_counter_that_is_behind_are_found(history, store) -
 
 def test_a_chunk_that_is_not_as_long_as_its_place_is_found_where_it_is_read(history, store) -> None:
     commit(history, {"model": {"w": A}})
-    (short,) = [oid for oid in keys(store, Space.CHUNK) if len(bytes_of(store, history, Space.CHUNK, oid)) == 700 % 256]
+    (short,) = [oid for oid in keys(store, Space.CHUNK) if len(bytes_of(store, history, oid)) == 700 % 256]
     node = StorageNode(512, 256, short * 2)
     ref = NodeRef(history.scheme.digest(Kind.NODE, msgspec.msgpack.encode([512, 256, short * 2])), 512)
     publish(history, Map((("w", record(512, ref)),)), [node])

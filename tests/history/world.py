@@ -11,7 +11,7 @@ from casckpt.history.commits import Commit
 from casckpt.history.ingest import Ingest
 from casckpt.history.records import check_not_pruned, get_mark
 from casckpt.history.repository import History
-from casckpt.objects.codec import decode, encode
+from casckpt.objects.codec import encode
 from casckpt.objects.commit import CommitObject
 from casckpt.objects.ids import Kind
 from casckpt.objects.node import NodeRef, StorageNode, chunk_bounds, stands_inline
@@ -98,7 +98,7 @@ def load(history: History, revision: str) -> dict[str, dict[str, bytes]]:
                     continue
                 run = bytearray()
                 for chunk in objects.node(record.storage.id).ids():
-                    run += decode(history.scheme, Kind.CHUNK, chunk, objects.frame(Kind.CHUNK, chunk))
+                    run += objects.chunk(chunk)
                 found[part][name] = bytes(run)
         return found
 

@@ -144,6 +144,7 @@ def _looked(report: FsckReport) -> list[tuple[str, str]]:
         data += f" ({report.subset})" if report.subset else ""
     else:
         data = f"{human_count(looked.chunks, 'chunk')} there, none read (--read-data reads them)"
+    data += f"; {looked.deltas:,} deltas among them" if looked.deltas else ""
     fields = [(name, ", ".join(words)) for name, words in counts]
     return [*fields, ("data", data), ("read", f"{human_bytes(report.bytes)} in {report.seconds:.1f} s")]
 

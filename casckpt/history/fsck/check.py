@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 
 from casckpt.errors import CorruptObjectError
+from casckpt.history.bases import all_bases
 from casckpt.history.fetch import Objects
 from casckpt.history.fsck.data import Data, check_data
 from casckpt.history.fsck.findings import Findings
@@ -105,13 +106,14 @@ class _Check:
             self._bytes += objects.read
             self._looked.update(refs=records.refs, moves=records.moves, records=records.records)
             self._looked.update({f"{kind.name.lower()}s": count for kind, count in structure.counts.items()})
+            self._looked["deltas"] = len(structure.bases.base)
             self._report(structure, objects)
         return structure
 
     def _report(self, structure: Structure, objects: Objects) -> None:
         """Make findings of what is missing or damaged, with whom it hurts."""
         suspects = structure.suspects
-        search = Search(objects, suspects.keys())
+        search = Search(objects, suspects.keys(), structure.bases.base)
         if suspects.kept:
             self._progress("looking for what is hurt", 0, 0)
             search.history(structure.commits)
@@ -133,30 +135,42 @@ class _Check:
         choose = subset.chooser(structure.counts[Kind.CHUNK], stored)
         total = round(stored * subset.part(stored))
         self._progress("reading chunks", 0, total)
-        data = check_data(self._store, self._scheme, structure.chunks, choose, total, self._progress)
+        data = check_data(self._store, self._scheme, structure.chunks, structure.bases, choose, total, self._progress)
         self._looked["chunks_read"] = data.chunks
         self._bytes += data.read
-        if data.bad or data.lengths:
+        if data.found:
             self._report_data(data, structure)
 
     def _report_data(self, data: Data, structure: Structure) -> None:
         """As `_report`, of what is there still: a chunk that was collected meanwhile hurts nobody."""
         self._progress("looking for what is hurt", 0, 0)
         with self._store.read() as reader:
-            there = {(Kind.CHUNK, oid) for oid in (*data.bad, *data.lengths) if reader.has(Space.CHUNK, oid)}
+            there = {
+                (Kind.CHUNK, oid)
+                for oid in (*data.bad, *data.lengths, *data.records)
+                if reader.has(Space.CHUNK, data.missing.get(oid, oid))
+            }
             objects = Objects(reader, self._scheme)
             now = Structure(objects, check_records(reader, self._scheme.size, Findings()), Findings())
             now.reach_commits()
-            search = Search(objects, there)
+            search = Search(objects, there, {**dict(all_bases(reader)), **data.frames})
             search.states(now.states())
             for key in sorted(there):
                 oid = key[1]
                 if oid in data.lengths:
                     self._add("wrong-length", key, data.lengths[oid], search)
-                else:
-                    id = "damaged-chunk" if search.hurt(key).commits else structure.blame(Kind.CHUNK)
-                    self._add(id, key, data.bad[oid], search)
-        self._findings.count("damaged-chunk", data.found - len(data.bad))
+                if oid in data.bad:
+                    self._add(_bad(key, data, structure, search), key, data.bad[oid], search)
+                if oid in data.records:
+                    self._add(data.records[oid][0], key, data.records[oid][1], search)
+        self._findings.count("damaged-chunk", len(data.causes) - len(data.bad))
+
+
+def _bad(key: ObjectKey, data: Data, structure: Structure, search: Search) -> str:
+    """The id of a finding on a chunk that cannot be had."""
+    if search.hurt(key).commits:
+        return "missing-base" if key[1] in data.missing else "damaged-chunk"
+    return structure.blame(Kind.CHUNK)
 
 
 class _Counting(Objects):

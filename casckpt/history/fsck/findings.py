@@ -118,6 +118,20 @@ SORTS: Final[dict[str, Sort]] = {
     "damaged-node": Sort("error", "The list of a storage's chunks is not what its id says.", _ELSEWHERE),
     "missing-chunk": Sort("error", "Bytes of a kept state are not there.", _ELSEWHERE),
     "damaged-chunk": Sort("error", "Bytes of a kept state are not what their id says.", _ELSEWHERE),
+    "missing-base": Sort("error", "A chunk that chunks of kept states are deltas of is not there.", _ELSEWHERE),
+    "endless-chain": Sort(
+        "error", "Chunks of kept states are deltas over too many others, or over themselves.", _ELSEWHERE
+    ),
+    "missing-base-record": Sort(
+        "error",
+        "It is not recorded what a chunk is a delta of, so that gc could delete what it needs.",
+        "Run no gc and no prune. Restore the store from a backup, or export what can still be loaded.",
+    ),
+    "stray-base-record": Sort(
+        "warning",
+        "A chunk is recorded as a delta of another, and is none.",
+        "Nothing is lost by it; the other may be kept for longer than it is needed.",
+    ),
     "wrong-length": Sort("error", "A storage, or a chunk of one, has another length than it must have.", _ELSEWHERE),
     "impossible-state": Sort("error", "A state's parts contradict each other, so it cannot be loaded.", _ELSEWHERE),
     "damaged-unreferenced": Sort(

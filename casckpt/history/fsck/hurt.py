@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
 from casckpt.history.fetch import Objects
+from casckpt.history.fsck.bases import above
 from casckpt.history.fsck.findings import DAMAGE, Hurt, HurtCommit
 from casckpt.history.fsck.structure import ObjectKey, Reached
 from casckpt.history.walk import read_top
@@ -44,12 +45,18 @@ class _Names:
 
 
 class Search:
-    """A search for the ways from commits to `wanted` objects, over one transaction."""
+    """A search for the ways from commits to `wanted` objects, over one transaction.
 
-    def __init__(self, objects: Objects, wanted: set[ObjectKey]) -> None:
+    bases: of each delta its base: who needs the one needs the other.
+    """
+
+    def __init__(self, objects: Objects, wanted: set[ObjectKey], bases: Mapping[bytes, bytes]) -> None:
         self._objects = objects
         self._wanted = wanted
-        self._chunks = {oid for kind, oid in wanted if kind is Kind.CHUNK}
+        self._chunks: dict[bytes, set[ObjectKey]] = {}
+        for oid, needing in above(bases, [oid for kind, oid in wanted if kind is Kind.CHUNK]).items():
+            for chunk in needing:
+                self._chunks.setdefault(chunk, set()).add((Kind.CHUNK, oid))
         self._below: dict[bytes, frozenset[ObjectKey]] = {}
         self._in_nodes: dict[bytes, frozenset[ObjectKey]] = {}
         self._walked: set[tuple[bytes, str]] = set()
@@ -120,7 +127,8 @@ class Search:
             known = frozenset({(Kind.NODE, oid)} & self._wanted)
             if self._chunks:
                 with suppress(*DAMAGE):
-                    known |= {(Kind.CHUNK, chunk) for chunk in self._chunks.intersection(self._objects.node(oid).ids())}
+                    met = self._chunks.keys() & self._objects.node(oid).ids()
+                    known = known.union(*[self._chunks[chunk] for chunk in met])
             self._in_nodes[oid] = known
         return known
 

@@ -12,8 +12,8 @@ from casckpt.history.fsck.findings import OPENING, SEVERITIES, SORTS, Finding, S
 class Looked:
     """How much was looked at: of each thing, how many the store holds; of chunks also how many were read and hashed.
 
-    refs: branches and tags. moves: of the reflog. records: marks and figures of commits. pages: 0 where there is no
-    file, or its pages could not be counted.
+    refs: branches and tags. moves: of the reflog. records: marks and figures of commits. deltas: of the chunks, those
+    that are stored as one. pages: 0 where there is no file, or its pages could not be counted.
     """
 
     pages: int = 0
@@ -24,6 +24,7 @@ class Looked:
     trees: int = 0
     nodes: int = 0
     chunks: int = 0
+    deltas: int = 0
     chunks_read: int = 0
 
 

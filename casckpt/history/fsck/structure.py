@@ -13,6 +13,7 @@ from typing import Final
 
 from casckpt.errors import CasckptError, MissingObjectError
 from casckpt.history.fetch import SPACE_OF, Objects
+from casckpt.history.fsck.bases import Bases, above, check_bases
 from casckpt.history.fsck.findings import DAMAGE, Findings
 from casckpt.history.fsck.records import Records
 from casckpt.history.walk import read_top
@@ -109,8 +110,8 @@ class Structure:
     """One look at all commits, trees and nodes of a transaction.
 
     commits: those that history leads to; None where it cannot be read. chunks: that kept states lead to, with the
-    length in bytes that each must have. suspects: what is missing or damaged. complete: whether all that history leads
-    to could be followed, so that what was not reached is unreferenced.
+    length in bytes that each must have. bases: of the chunks that are deltas. suspects: what is missing or damaged.
+    complete: whether all that history leads to could be followed, so that what was not reached is unreferenced.
     """
 
     def __init__(self, objects: Objects, records: Records, findings: Findings) -> None:
@@ -119,6 +120,7 @@ class Structure:
         self._findings = findings
         self.commits: dict[bytes, Reached | None] = {}
         self.chunks: dict[bytes, int] = {}
+        self.bases = Bases()
         self.suspects = Suspects()
         self.counts: dict[Kind, int] = {}
         self._trees: dict[bytes, _Below | None] = {}
@@ -139,7 +141,9 @@ class Structure:
                 problem = self._state(commit.tree, mark.released)
                 if problem:
                     self._findings.add("impossible-state", f"commit {oid.hex()}: {problem}", object=oid.hex())
+        self.bases = check_bases(self._objects, self._findings)
         self._look_at_the_rest()
+        self._look_at_bases()
 
     def reach_commits(self) -> None:
         """Follow history from where it begins."""
@@ -288,6 +292,7 @@ class Structure:
     # -- what nothing leads to -----------------------------------------------------------------------------------------
 
     def _look_at_the_rest(self) -> None:
+        below = self.bases.below(self.chunks)
         reached: dict[Kind, Container[bytes]] = {
             Kind.COMMIT: self.commits,
             Kind.TREE: self._trees,
@@ -311,7 +316,7 @@ class Structure:
                 if oid in known:
                     met += 1
                     continue
-                if kind is Kind.TREE and oid in self._tops:
+                if (kind is Kind.TREE and oid in self._tops) or (kind is Kind.CHUNK and oid in below):
                     continue
                 unreferenced[kind] += 1
                 if kind is not Kind.CHUNK:
@@ -329,3 +334,25 @@ class Structure:
         for oid in sorted(self.chunks):
             if not self._objects.reader.has(Space.CHUNK, oid):
                 self.suspects.add("missing-chunk", Kind.CHUNK, oid, f"chunk {oid.hex()} is missing from the store")
+
+    # -- deltas --------------------------------------------------------------------------------------------------------
+
+    def _look_at_bases(self) -> None:
+        bases = self.bases
+        needing = above(bases.base, (*bases.missing, *bases.endless))
+        for base, oid in bases.missing.items():
+            if base not in self.chunks:  # else it was found above
+                id = "missing-base" if self._is_needed(needing[base]) else "damaged-unreferenced"
+                problem = f"chunk {base.hex()} is missing from the store, and chunk {oid.hex()} is a delta of it"
+                self.suspects.add(id, Kind.CHUNK, base, problem)
+        for oid, problem in bases.endless.items():
+            id = "endless-chain" if self._is_needed(needing[oid]) else "damaged-unreferenced"
+            self.suspects.add(id, Kind.CHUNK, oid, problem)
+        for oid, problem in bases.absent.items():
+            if oid not in self.chunks and oid not in bases.missing:
+                self._findings.add("stray-base-record", problem)
+        for oid, problem in bases.unrecorded.items():
+            self.suspects.add("missing-base-record", Kind.CHUNK, oid, problem)
+
+    def _is_needed(self, chunks: set[bytes]) -> bool:
+        return not self.complete or not self.chunks.keys().isdisjoint(chunks)
