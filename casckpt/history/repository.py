@@ -100,6 +100,11 @@ class History(Maintained):
             commits = self._commits(reader)
             return commits.load(self._resolve(commits, revision))
 
+    def _commits_in(self, revisions: Iterable[str]) -> set[bytes]:
+        from casckpt.history.repack import commits_in
+
+        return self.reading(lambda commits: commits_in(commits, partial(self._resolve, commits), revisions))
+
     def log(self, revision: str | None = "HEAD", limit: int | None = None) -> Iterator[Commit]:
         """Commits from a revision back, the newest first, read as they are asked for; None: from every branch and tag.
 
