@@ -41,21 +41,30 @@ class Choice(NamedTuple):
 
 
 def sample(words: Unsigned) -> Unsigned:
-    """Some of the words, strip by strip; the first ones where there are few."""
+    """Some of the words; the first ones where there are few."""
     apart = len(words) // _STRIPS
     if apart < 2 * _STRIP:
         return words[: 2 * _SAMPLE]
-    return words[: apart * _STRIPS].reshape(_STRIPS, apart)[:, :_STRIP]
+    return words[: apart * _STRIPS].reshape(_STRIPS, apart)[:, :_STRIP].ravel()
 
 
-def choose(words: Unsigned, base: Unsigned | None, *, floating: bool) -> Choice:
-    """The codec of a chunk of numbers: PLANES or ROTATED_PLANES, CONSTANT, or with a base one of the deltas."""
+def choose(words: Unsigned, base: Unsigned | None, *, floating: bool, last: Codec | None = None) -> Choice:
+    """The codec of a chunk of numbers: PLANES or ROTATED_PLANES, CONSTANT, or with a base one of the deltas.
+
+    last: the codec of the base's own frame. Where that is a dense delta, this is one too, most likely, and no time is
+    spent on making sure: chains are short, and what begins the next one is looked at again.
+    """
     if words[0] == words[-1] and (sample(words) == words[0]).all() and (words == words[0]).all():
         return Choice(Codec.CONSTANT)
     alone = Choice(Codec.ROTATED_PLANES if floating and words.itemsize > 1 else Codec.PLANES)
     if base is None:
         return alone
+    if last is Codec.DELTA_PLANES:
+        return Choice(last)
     seen, before = sample(words), sample(base)
+    if last is Codec.SCALED_DELTA:
+        scale = scale_of(seen, before)
+        return Choice(Codec.DELTA_PLANES) if scale is None else Choice(last, scale)
     unchanged, bits = _bits(_distance(seen, before))
     if unchanged >= 1 - _SPARSE:
         return Choice(Codec.SPARSE_DELTA)
@@ -63,9 +72,8 @@ def choose(words: Unsigned, base: Unsigned | None, *, floating: bool) -> Choice:
     if floating and words.itemsize == 4:
         scale = scale_of(seen, before)
         if scale is not None:
-            flat = before.flatten()
-            delta.scaled(flat, scale, flat)
-            grown = flat.reshape(seen.shape)
+            grown = np.empty_like(before)
+            delta.scaled(before, scale, grown)
             scaled = _bits(_distance(seen, grown))[1] - (1 if (seen >= grown).all() else 0)  # then there are no signs
             if scaled < _GAIN * bits:
                 found, bits = Choice(Codec.SCALED_DELTA, scale), scaled
@@ -95,7 +103,7 @@ def _bits(distance: Unsigned) -> tuple[float, float]:
     """The share of words that are at no distance, and about the bits that each takes: its length's share of entropy,
     what stands behind the uppermost bit, and a sign."""
     exponents = distance.astype(np.float32).view(np.uint32) >> np.uint32(23)
-    counts = np.bincount(exponents.ravel())
+    counts = np.bincount(exponents)
     return int(counts[0]) / distance.size, _entropy(counts, distance.size) + float(
         counts @ _LENGTHS[: len(counts)]
     ) / distance.size
@@ -106,7 +114,7 @@ def _bits_alone(words: Unsigned, floating: bool) -> float:
     if not floating:
         return _bits(words)[1]
     top = 8 * words.itemsize - 8
-    counts = np.bincount((words << words.dtype.type(1) >> words.dtype.type(top)).ravel().astype(np.uint8))
+    counts = np.bincount((words << words.dtype.type(1) >> words.dtype.type(top)).astype(np.uint8))
     return _entropy(counts, words.size) + top * (1 - int(counts[0]) / words.size)  # what has no exponent is zero
 
 

@@ -31,11 +31,15 @@ _PLANES_SHARE: Final = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A chunk that a delta may be taken to. raw: its bytes. depth: the deltas that it lies over itself."""
+    """A chunk that a delta may be taken to.
+
+    raw: its bytes. depth: the deltas that it lies over itself. codec: of its frame, where that is known.
+    """
 
     id: bytes
     raw: memoryview
     depth: int
+    codec: Codec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,8 @@ def _coded(raw: memoryview, words: Words, mode: str, base: Base | None) -> Coded
     usable = base is not None and base.depth < DEPTHS[mode] and len(base.raw) == len(raw)
     before = words_in(base.raw, words.size) if base is not None and usable else None
     tail = raw[len(numbers) * words.size :]
-    choice = choose(numbers, before, floating=words.floating)
+    last = base.codec if base is not None and mode != "small" else None
+    choice = choose(numbers, before, floating=words.floating, last=last)
     if choice.codec is Codec.CONSTANT and tail == raw[: len(tail)]:
         return Coded(Codec.CONSTANT, words.size, (raw[: words.size],), has_planes=False)
     candidates = _tried(choice, before, words) if mode == "small" else [choice]
@@ -149,7 +154,7 @@ def _alone(raw: memoryview, numbers: Unsigned, tail: memoryview, words: Words, m
     if words.floating:
         return [coded_by(Choice(Codec.ROTATED_PLANES), numbers, None, tail)]
     found: list[Coded] = []
-    seen = np.ravel(sample(numbers))
+    seen = sample(numbers)
     if _size(split(seen, huffman(), "sampled")) < _PLANES_SHARE * seen.nbytes:
         found.append(coded_by(Choice(Codec.PLANES), numbers, None, tail))
     packed = compress(raw, mode)

@@ -384,7 +384,7 @@ class Save:
                 decode_into(self._settings.scheme, chain, raw)
             except CorruptObjectError:  # told by whoever loads or checks it; a delta to it would be lost with it
                 return encode_chunk(oid, buffer, part.words, mode)
-            base = Base(before, raw, len(chain.links) - 1)
+            base = Base(before, raw, len(chain.links) - 1, chain.head.codec)
         return encode_chunk(oid, buffer, part.words, mode, base)
 
     def abandon(self) -> None:

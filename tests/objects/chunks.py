@@ -60,7 +60,8 @@ class Frames:
         oid = chunk_id(raw)
         over = None
         if base is not None:
-            over = Base(chunk_id(base), shifted(base, shift), len(self.chain(base).links) - 1)
+            chain = self.chain(base)
+            over = Base(chunk_id(base), shifted(base, shift), len(chain.links) - 1, chain.head.codec)
         self.held[oid] = bytes(encode_chunk(oid, room_for(raw, shift), words, mode, over))
         return read_frame(self.look_up(oid))[0].codec
 

@@ -14,7 +14,7 @@ NUMBERS = np.random.default_rng(0)
 def test_the_sample_is_spread_over_the_words_and_all_of_them_where_they_are_few() -> None:
     words = np.arange(100_000, dtype="<u4")
     seen = sample(words)
-    assert seen.size == 512 and seen[0, 0] == 0 and seen[-1, -1] > 80_000
+    assert len(seen) == 512 and seen[0] == 0 and seen[-1] > 80_000
     assert (sample(words[:300]) == words[:300]).all()
 
 
@@ -54,3 +54,18 @@ def test_words_that_cannot_be_scaled_are_not_and_nobody_is_warned(wrong: float) 
         choice = choose(spoilt[1].view("<u4"), spoilt[0].view("<u4"), floating=True)
         assert choice.codec in (Codec.CONSTANT, Codec.ROTATED_PLANES, Codec.DELTA_PLANES, Codec.SCALED_DELTA)
         assert 0.5 <= choice.scale <= 1
+
+
+def test_what_the_base_is_by_is_taken_on_trust_where_it_is_a_dense_delta() -> None:
+    before = np.square(NUMBERS.standard_normal(50_000)).astype("<f4")
+    now, other = before * np.float32(0.9), -before
+
+    def codec(words: np.ndarray, last: Codec) -> Codec:
+        return choose(words.view("<u4"), before.view("<u4"), floating=True, last=last).codec
+
+    assert codec(other, Codec.DELTA_PLANES) is Codec.DELTA_PLANES
+    assert codec(now, Codec.SCALED_DELTA) is Codec.SCALED_DELTA
+    assert codec(other, Codec.SCALED_DELTA) is Codec.DELTA_PLANES, "there is no scale"
+    for last in (Codec.SPARSE_DELTA, Codec.ROTATED_PLANES, Codec.RAW):
+        assert codec(NUMBERS.standard_normal(50_000).astype("<f4"), last) is Codec.ROTATED_PLANES
+    assert codec(np.ones_like(now), Codec.DELTA_PLANES) is Codec.CONSTANT
