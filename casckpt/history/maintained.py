@@ -17,6 +17,7 @@ from casckpt.objects.ids import id_scheme
 from casckpt.store.protocol import BackupReport, CompactReport, Progress, Store, no_progress
 
 if TYPE_CHECKING:
+    from casckpt.history.codec_stats import CodecStats
     from casckpt.history.fsck.report import FsckReport
     from casckpt.history.gc import GcReport
     from casckpt.history.prune import PruneReport
@@ -60,6 +61,18 @@ class Maintained:
         from casckpt.history.stats import stats
 
         return stats(self.store, self.scheme)
+
+    def codec_stats(self, *, progress: Progress = no_progress) -> CodecStats:
+        """How the chunks are stored: by codec, by what they hold, by commit, and over how many deltas they lie.
+
+        progress: as for `gc`. Of each chunk the head of its frame is read.
+
+        Raises:
+            MissingObjectError, CorruptObjectError
+        """
+        from casckpt.history.codec_stats import codec_stats
+
+        return codec_stats(self.store, self.scheme, progress=progress)
 
     def prune(self, keep: Keep, *, dry_run: bool = False) -> PruneReport:
         """Release the states, or parts of them, that a policy does not keep; says why each commit is kept.
