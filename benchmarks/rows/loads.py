@@ -28,8 +28,11 @@ from benchmarks.rows.copying import Copy
 from benchmarks.rows.row import Row
 from benchmarks.states import State, dense, nbytes
 
+# What stands in byte planes is decoded, where raw frames are copied.
+CODED = "casckpt, codec auto"
+
 FRESH_NOTE = (
-    "fresh memory for all: before each load the same was loaded, freed and handed back to the kernel; each system in a "
+    "raw frames unless a codec is named; fresh memory for all: before each load the same was loaded, freed and handed back to the kernel; each system in a "
     "process of its own"
 )
 
@@ -78,6 +81,7 @@ def measure_fresh(setting: Setting) -> Outcome:
     torch_path, dcp_path = (setting.folder / kind.name / "state" for kind in (TorchFiles, DistributedFiles))
     makers = {
         "casckpt": partial(fresh_casckpt, setting.folder / "store"),
+        CODED: partial(fresh_casckpt, setting.folder / "coded"),
         "torch.load": partial(fresh, torch_files.load, torch_path),
         "dcp.load": partial(fresh, distributed.load, dcp_path),
     }
@@ -103,9 +107,10 @@ def measure_other_ways(setting: Setting) -> Outcome:
 def _save(setting: Setting, *kinds: type[FilePeer]) -> None:
     """Put the state into a store and a file of each kind."""
     state = dense(setting.size, setting.dtype)
-    check_room(setting.folder, 4 * nbytes(state))
-    with casckpt.open(setting.folder / "store") as repo:
-        repo.commit(state)
+    check_room(setting.folder, 5 * nbytes(state))
+    for name, codec in (("store", "none"), ("coded", "auto")):
+        with casckpt.open(setting.folder / name, codec=codec) as repo:
+            repo.commit(state)
     for kind in kinds:
         kind(setting.folder / kind.name).write(state, setting.folder / kind.name / "state")
 
@@ -113,7 +118,7 @@ def _save(setting: Setting, *kinds: type[FilePeer]) -> None:
 def measure_reused(setting: Setting) -> Outcome:
     state = dense(setting.size, setting.dtype)
     check_room(setting.folder, 2 * nbytes(state))
-    with casckpt.open(setting.folder / "store") as repo:
+    with casckpt.open(setting.folder / "store", codec="none") as repo:
         repo.commit(state)
         previous = repo.load()
 
