@@ -7,6 +7,7 @@ import platform
 import re
 import shutil
 import subprocess
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -16,8 +17,10 @@ HARDWARE = ("cpu", "cores", "memory", "kernel", "huge pages", "file system")
 NOT_INSTALLED = "not installed"
 
 
-def describe(folder: Path) -> dict[str, str]:
-    """The machine, and the disk that a folder is on."""
+def describe(
+    folder: Path, packages: Iterable[str] = PACKAGES, commands: Mapping[str, list[str]] = COMMANDS
+) -> dict[str, str]:
+    """The machine, the disk that a folder is on, and the version of each peer."""
     return {
         "cpu": _cpu(),
         "cores": str(len(os.sched_getaffinity(0))),
@@ -26,13 +29,13 @@ def describe(folder: Path) -> dict[str, str]:
         "huge pages": _huge_pages(),
         "file system": _filesystem(folder),
         "python": platform.python_version(),
-    } | versions()
+    } | _versions(packages, commands)
 
 
-def versions() -> dict[str, str]:
+def _versions(packages: Iterable[str], commands: Mapping[str, list[str]]) -> dict[str, str]:
     """The version of each peer, or that it is not installed."""
-    found = {name: _package(name) for name in PACKAGES}
-    for name, command in COMMANDS.items():
+    found = {name: _package(name) for name in packages}
+    for name, command in commands.items():
         found[name] = NOT_INSTALLED
         if shutil.which(name) is not None:
             said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
