@@ -117,7 +117,7 @@ class Recoder:
             StoreFullError: there is no room for a new frame beside the old one. What was done is done, and counts.
         """
         ordered = _by_place(list(tasks))
-        self._total = len(ordered)
+        self._total = sum(task.length for task in ordered)
         refused = self._run(ordered)
         # Something over them has become deeper, or leads there now: by itself a chunk can always be stored.
         self._run([replace(task, before=None) for task in refused])
@@ -140,7 +140,7 @@ class Recoder:
             else:
                 refused += self._put(made)
                 self._rebased.clear()
-            self._done += len(batch)
+            self._done += sum(task.length for task in batch)
             self._progress("re-encoding chunks", min(self._done, self._total), self._total)
         return refused
 
