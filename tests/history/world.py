@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from casckpt.errors import PrunedCommitError
 from casckpt.history.commits import Commit
 from casckpt.history.ingest import Ingest
-from casckpt.history.records import check_not_pruned, get_mark
+from casckpt.history.records import Mark, add_mark, check_not_pruned, get_mark
 from casckpt.history.repository import History
 from casckpt.limits import DEPTHS
 from casckpt.objects.chain import verified
@@ -153,3 +154,21 @@ def is_pruned(history: History, revision: str) -> bool:
     except PrunedCommitError:
         return True
     return False
+
+
+def noise(seed: int, size: int) -> bytes:
+    """Bytes that no codec makes smaller."""
+    return random.Random(seed).randbytes(size)
+
+
+def drifted(run: bytes, seed: int, by: int = 1) -> bytes:
+    """Bytes of which each went up a little, or not: a delta to what they were is small."""
+    up = random.Random(seed).choices(range(by + 1), k=len(run))
+    return bytes([(byte + more) & 255 for byte, more in zip(run, up, strict=True)])
+
+
+def release(history: History, commits: Iterable[Commit]) -> None:
+    """Prune these commits."""
+    with history.store.write(durable=True, room=None) as writer:
+        for one in commits:
+            add_mark(writer, bytes.fromhex(one.id), Mark(True, ()))
