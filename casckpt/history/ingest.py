@@ -10,7 +10,6 @@ writes again, out of the snapshots, what is not.
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -66,7 +65,7 @@ class Ingest:
         self._lock = threading.Lock()
         # Each shows what the one before it shows and more, but for what was deleted between them.
         self._snapshots = [store.read()]
-        self._watched: Counter[Reader] = Counter()  # by how many, whose views would end with them
+        self._watched: dict[Reader, set[object]] = {}  # by whom, whose views would end with them
         self.objects = Objects(self._snapshots[0], scheme)
         self._epoch = gc_epoch(self._snapshots[0])
         self._waiting: list[_Entry] = []
@@ -88,7 +87,7 @@ class Ingest:
 
     def close(self) -> None:
         """End the snapshots. Twice is once."""
-        for snapshot in self._snapshots:
+        for snapshot in (*self._snapshots, *self._watched):
             snapshot.close()
 
     def hand_over(self) -> None:
@@ -120,11 +119,11 @@ class Ingest:
         None where a delta to it cannot be taken: it has another length, lies over more than `deepest` deltas, or cannot
         be read. Then a commit does without: what is damaged there is told by whoever loads or checks it.
         """
-        snapshot = self._snapshots[0]
+        watcher = object()
         try:
             with self._lock:
                 snapshot = self._snapshots[0]
-                self._watched[snapshot] += 1
+                self._watched.setdefault(snapshot, set()).add(watcher)
                 try:
                     is_near = depth_of(snapshot, oid) <= deepest
                     chain = Objects(snapshot, self._scheme).chain(oid, length) if is_near else None
@@ -133,11 +132,12 @@ class Ingest:
             yield chain
         finally:
             with self._lock:
-                self._watched[snapshot] -= 1
-                if not self._watched[snapshot]:
-                    del self._watched[snapshot]
-                    if snapshot not in self._snapshots:
-                        snapshot.close()
+                for snapshot, watchers in list(self._watched.items()):
+                    watchers.discard(watcher)
+                    if not watchers:
+                        if snapshot not in self._snapshots:
+                            snapshot.close()
+                        del self._watched[snapshot]
 
     def add_chunk(
         self, oid: bytes, frame: Buffer, raw_length: int, written: Callable[[], object] | None = None
