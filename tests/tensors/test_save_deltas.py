@@ -203,3 +203,47 @@ def test_a_store_of_format_1_is_written_as_one(tmp_path: Path) -> None:
         assert_same(repo.load(), steps(3)[-1])
         with repo.store.read() as reader:
             assert base_of(reader, repo.open_tensor("HEAD", "w")._stored.ids()[0]) is None  # type: ignore[union-attr]
+
+
+def test_a_base_is_read_whole_while_batches_bring_newer_snapshots(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("casckpt.history.ingest", "casckpt.tensors.writer"):
+        monkeypatch.setattr(f"{place}.SAVE_BATCH", 32 * 1024)
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(1_000_000, generator=generator)
+    with casckpt.open(tmp_path / "s", chunk_size=CHUNK, codec="small") as repo:
+        for step in range(4):
+            repo.commit({"w": weight}, step=step)
+            assert_same(repo.load(), {"w": weight})
+            weight = weight + 1e-4 * torch.randn(1_000_000, generator=generator)
+        assert max(depths(repo)) == 3
+        repo.compact()  # waits until no transaction is left
+        assert not repo.fsck(read_data=True).findings
+
+
+@pytest.mark.parametrize("batch", [1 << 25, 16 * 1024])
+def test_a_base_that_is_collected_while_a_save_builds_on_it_is_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    for place in ("casckpt.history.ingest", "casckpt.tensors.writer"):
+        monkeypatch.setattr(f"{place}.SAVE_BATCH", batch)
+    first, second, third = steps(3)
+    with casckpt.open(tmp_path / "s", chunk_size=CHUNK) as repo, casckpt.open(tmp_path / "s") as other:
+        repo.commit(first)
+        freed = []
+
+        def collect() -> None:
+            other.prune(casckpt.Keep(best={"loss": ("min", 1)}, branches=False))
+            freed.append(other.gc().chunks)
+
+        repo.commit(second, before_publish=collect)
+        assert freed[0]
+        assert next(iter(repo.log("HEAD~1"))).pruned
+        assert_same(repo.load(), second)
+        assert not repo.fsck(read_data=True).findings
+        repo.commit(third)
+        assert_same(repo.load(), third)
+        repo.gc()
+        assert_same(repo.load("HEAD~1"), second)
+        assert not repo.fsck(read_data=True).findings
