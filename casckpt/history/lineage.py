@@ -114,10 +114,10 @@ class Lineage:
                 continue
             if held is None:
                 held = self._counterpart(node, before)
-            met.add(oid)
             there = held[index] if held else None
-            length = min(node.chunk_size, node.length - index * node.chunk_size)
-            yield Placed(oid, length, words, there if there != oid else None)
+            if there != oid:  # else it is the ancestor's
+                met.add(oid)
+                yield Placed(oid, min(node.chunk_size, node.length - index * node.chunk_size), words, there)
 
     def _counterpart(self, node: StorageNode, before: NodeRef | None) -> list[bytes]:
         """The chunks of the storage that was there before; none where it is cut in another way."""
