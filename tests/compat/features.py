@@ -37,6 +37,7 @@ class Feature:
     chunk_size: int = 1024
     codec: str = "auto"
     backed_up: bool = False
+    since: int = 1  # the first version of the format that has it
 
 
 def noise(count: int, seed: int = 0) -> torch.Tensor:
@@ -154,6 +155,49 @@ def compressed(repo: Repository) -> States:
     return {"HEAD": state}
 
 
+def _fraction(count: int, seed: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Numbers from 0 to 1, with 24 bits each, that are the same everywhere."""
+    words = noise(4 * count, seed).numpy().view("<u4") >> 8
+    return words.astype("<f4") * np.float32(2**-24)
+
+
+def steps(number: int) -> dict[str, Any]:
+    """A state of which nearly everything changes at each step, each part in a way of its own."""
+    count = 1100
+    weight = sum((_fraction(count, step) - np.float32(0.5)) * np.float32(2**-12) for step in range(1, number + 1))
+    weight = (_fraction(count, 0) - np.float32(0.5)) + weight
+    average = _fraction(count, 100) + np.float32(2**-6)
+    for step in range(1, number + 1):
+        average = average * np.float32(0.75) + np.square(_fraction(count, 100 + step)) * np.float32(2**-10)
+    table = _fraction(count, 200) - np.float32(0.5)
+    table[number * 7 :: 101] = number
+    tensors = {
+        "weight": weight,
+        "average": average,
+        "table": table,
+        "half": weight.astype("<f2"),
+        "double": weight.astype("<f8") * 3,
+        "counts": (np.square(np.arange(count)) % 977 + number).astype("<i8"),
+        "mask": np.full(count, number % 2, "u1"),
+        "filled": np.full(count, number, "<f4"),
+        "bytes": np.frombuffer(b" ".join(b"%d" % (n * n % 89) for n in range(1000)), "u1")[:count].copy(),
+    }
+    return {name: torch.from_numpy(held.copy()) for name, held in tensors.items()}
+
+
+def dense(repo: Repository) -> States:
+    """A history of dense steps, longer than a chain is, with a branch; one commit stores what is new as it is."""
+    for number in range(5):
+        repo.commit(steps(number), step=number)
+    repo.branch("fork", at="step:2")
+    repo.commit(steps(5), step=5, codec="none")
+    repo.switch("fork")
+    repo.commit(steps(7), step=7)
+    repo.switch("main")
+    repo.commit(steps(6), step=6)
+    return {f"step:{number}": steps(number) for number in (0, 1, 2, 3, 4, 5, 6)} | {"fork": steps(7)}
+
+
 def chunks(repo: Repository) -> States:
     """Storages of less than a chunk, of whole chunks, and of one byte more; a change of one byte."""
     size = repo.store.format.chunk_size
@@ -231,6 +275,8 @@ FEATURES = {
     "codec-fast": Feature(compressed, 65536, "fast"),
     "codec-auto": Feature(compressed, 65536, "auto"),
     "codec-small": Feature(compressed, 65536, "small"),
+    "dense-auto": Feature(dense, 2048, "auto", since=2),
+    "dense-small": Feature(dense, 2048, "small", since=2),
     "chunks-256": Feature(chunks, 256, "none"),
     "chunks-1m": Feature(chunks, 1 << 20, "small"),
     "pruned": Feature(pruned),
@@ -239,6 +285,11 @@ FEATURES = {
     "backup": Feature(backup, backed_up=True),
     "imported": Feature(imported),
 }
+
+
+def there_are(version: int) -> list[str]:
+    """The features of which there are stores of a version."""
+    return [name for name, feature in FEATURES.items() if feature.since <= version]
 
 
 def make(name: str, hash: str, path: Path) -> States:

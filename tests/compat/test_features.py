@@ -9,14 +9,20 @@ import pytest
 
 import casckpt
 from casckpt.errors import PrunedCommitError, ReleasedPartError
+from casckpt.objects.frame import Codec
 from casckpt.objects.ids import SCHEMES
 from casckpt.store.format import FORMAT_VERSION
-from tests.compat.features import FEATURES, States, make
+from tests.compat.features import FEATURES, States, make, steps, there_are
 from tests.compat.reader.store import Store
 from tests.equality import assert_same
 
 HERE = Path(__file__).parent
-VERSIONS = [f"v{number}" for number in range(1, FORMAT_VERSION + 1)]
+STORES = [
+    f"v{version}-{name}-{hash}"
+    for version in range(1, FORMAT_VERSION + 1)
+    for name in there_are(version)
+    for hash in SCHEMES
+]
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +31,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, States]:
     return {name: make(name, "xxh3_128", tmp_path_factory.mktemp("today") / "store") for name in FEATURES}
 
 
-@pytest.fixture(params=[f"{version}-{name}-{hash}" for version in VERSIONS for name in FEATURES for hash in SCHEMES])
+@pytest.fixture(params=STORES)
 def golden(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
     shutil.copytree(HERE / request.param, tmp_path / "store")
     return request.param.partition("-")[2].rpartition("-")[0], tmp_path / "store"
@@ -77,3 +83,23 @@ def test_the_same_state_has_the_same_tree_as_when_the_store_was_made(
                 continue
             assert repo.commit(state, "again").tree == before.tree, revision
             repo.rollback("HEAD~1")
+
+
+def test_every_codec_is_in_a_golden_store() -> None:
+    seen = {codec for path in HERE.glob("v2-*") for codec in Store(path).codecs()}
+    assert seen == set(Codec)
+
+
+@pytest.mark.parametrize("version", range(1, FORMAT_VERSION + 1))
+@pytest.mark.parametrize("hash", SCHEMES)
+def test_a_store_keeps_the_format_that_it_has_whatever_is_committed(version: int, hash: str, tmp_path: Path) -> None:
+    shutil.copytree(HERE / f"v{version}-{hash}", tmp_path / "store")
+    with casckpt.open(tmp_path / "store", create=False) as repo:
+        repo.commit(steps(0), "dense")
+        repo.commit(steps(1), "dense")
+        repo.gc()
+        repo.compact()
+        assert_same(steps(1), repo.load())
+    store = Store(tmp_path / "store")
+    assert store.format["version"] == version and store.check()
+    assert (max(store.codecs()) > Codec.ZSTD) == (version > 1)

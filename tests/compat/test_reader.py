@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import msgpack
 import numpy as np
 import pytest
@@ -25,16 +26,20 @@ from casckpt.errors import (
     PrunedCommitError,
     UnsupportedTypeError,
 )
+from casckpt.objects.frame import DELTAS, Codec
 from casckpt.objects.names import check_stored_ref_name
 from casckpt.objects.tree import decode_tree, expand
 from casckpt.tensors.inflate import inflate
 from casckpt.tensors.memory import Memory
-from tests.compat.reader.objects import HEAD, FormatError, checked_name, read_frame, unpack
+from tests.compat.reader.errors import FormatError
+from tests.compat.reader.objects import HEAD, checked_name, read_frame, unpack
 from tests.compat.reader.store import Store
 from tests.compat.reader.values import State
 from tests.compat.revive import Reviver
 from tests.compat.states import REGISTERED
 from tests.equality import assert_same
+from tests.objects.chunks import Frames, chunk_id, contents, next_contents
+from tests.objects.test_chain import BASE, KINDS, LIES
 from tests.processes import run
 from tests.strategies import states
 
@@ -111,7 +116,7 @@ def test_the_reader_uses_nothing_of_casckpt_and_no_torch() -> None:
                 imported |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 imported.add(node.module or "")
-    own = {name for name in imported if name.startswith("tests.compat.reader.")}
+    own = {name for name in imported if name.startswith("tests.compat.reader")}
     others = {name.partition(".")[0] for name in imported - own} - set(sys.stdlib_module_names)
     assert others == {"blake3", "lmdb", "msgpack", "xxhash", "zstandard"}
     alone = run("""
@@ -122,6 +127,20 @@ def test_the_reader_uses_nothing_of_casckpt_and_no_torch() -> None:
         assert not {"casckpt", "torch", "numpy", "msgspec"} & set(sys.modules)
     """, HERE / "v1-blake3")  # fmt: skip
     assert "'commit': 4" in alone
+
+
+@pytest.mark.parametrize(("codec", "width"), KINDS)
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_the_reader_reads_any_chunk_by_any_codec(codec: Codec, width: int, data: st.DataObject) -> None:
+    base = data.draw(contents(least=width))
+    raw = data.draw(next_contents(base))
+    if codec is Codec.CONSTANT:
+        raw = (raw[:width] * len(raw))[: len(raw)]
+    scale = data.draw(st.floats(0.5, 1, width=32)) if codec is Codec.SCALED_DELTA else 1.0
+    frames = Frames()
+    frames.force(raw, codec, width, base if codec in DELTAS else None, scale)
+    assert read_frame("chunk", frames.held[chunk_id(raw)], {chunk_id(base): base}.__getitem__) == (chunk_id(raw), raw)
 
 
 # -- that it does refuse -----------------------------------------------------------------------------------------------
@@ -140,6 +159,23 @@ def test_the_reader_finds_any_byte_that_changed_in_a_frame(place: int) -> None:
     except FormatError:
         return
     assert held != (oid, raw) and place >= 40, "only the payload is left to the id"
+
+
+@pytest.mark.parametrize("lie", [lie for lie in LIES if lie != "itself as its base"])
+def test_a_frame_that_casckpt_refuses_is_refused_by_the_reader(lie: str) -> None:
+    with pytest.raises(FormatError):
+        read_frame("chunk", bytes(LIES[lie][1]), lambda oid: BASE)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_reader_finds_records_that_do_not_fit_the_frames(version: int, tmp_path: Path) -> None:
+    shutil.copytree(HERE / f"v{version}-codec-auto-xxh3_128", tmp_path / "store")
+    with lmdb.open(str(tmp_path / "store"), max_dbs=64, map_size=1 << 30) as environment:
+        based, chunk = environment.open_db(b"base"), environment.open_db(b"chunk")
+        with environment.begin(write=True) as transaction:
+            transaction.put(next(transaction.cursor(chunk).iternext(values=False)), bytes(16), db=based)
+    with pytest.raises(FormatError, match="bases"):
+        Store(tmp_path / "store").check()
 
 
 _TENSOR = [5, "float32", [2], None, 0, bytes(8), None, 0]

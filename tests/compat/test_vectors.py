@@ -8,12 +8,15 @@ import msgpack
 import pytest
 
 from casckpt.objects.codec import decode
+from casckpt.objects.frame import DELTAS, Codec
 from casckpt.objects.ids import Kind, id_scheme
 from tests.compat.reader.objects import object_id, read_frame, unpack
 from tests.compat.reader.values import Mapping, State, Tensor, Typed
-from tests.compat.vectors import STORAGE, UUID, ZSTD, vectors
+from tests.compat.vectors import AFTER, BEFORE, CODED, STORAGE, UUID, ZSTD, ZSTD_PLANES, vectors
+from tests.objects.chunks import Frames, chunk_id
 from tests.processes import ROOT
 
+NUMBERS = b"".join(number.to_bytes(2, "little") for number in range(300))
 BLOCK = (ROOT / "docs" / "format.md").read_text().partition("## Test vectors")[2].partition("```text\n")[2]
 PAGE = {
     found[1]: bytes.fromhex(found[2])
@@ -24,6 +27,30 @@ PAGE = {
 def test_the_vectors_of_the_page_are_what_casckpt_writes() -> None:
     assert vectors() == PAGE
     assert decode(id_scheme("xxh3_128"), Kind.CHUNK, ZSTD[24:40], memoryview(ZSTD)) == bytes(300)
+    frames = Frames()
+    frames.force(BEFORE, Codec.RAW, 1)
+    for codec, (_, raw) in CODED.items():
+        frames.held[chunk_id(raw)] = PAGE[f"frame with codec {codec:d}, xxh3_128"]
+        assert frames.decoded(raw) == raw
+    frames.held[chunk_id(NUMBERS)] = ZSTD_PLANES
+    assert frames.decoded(NUMBERS) == NUMBERS
+
+
+def test_the_reader_reads_the_frames_of_the_page_by_every_codec() -> None:
+    before, after = PAGE["chunk before"], PAGE["chunk after"]
+    asked = []
+
+    def base(oid: bytes) -> bytes:
+        asked.append(oid)
+        return before
+
+    for codec, (_, raw) in CODED.items():
+        frame = PAGE[f"frame with codec {codec:d}, xxh3_128"]
+        assert read_frame("chunk", frame, base) == (object_id("xxh3_128", "chunk", raw), raw)
+    assert set(asked) == {object_id("xxh3_128", "chunk", before)} and len(asked) == len(DELTAS)
+    zstd = PAGE["frame with codec 2 and planes by zstd, xxh3_128"]
+    assert read_frame("chunk", zstd) == (object_id("xxh3_128", "chunk", NUMBERS), NUMBERS)
+    assert after == AFTER and {codec for codec in Codec if codec > 1} == set(CODED)
 
 
 @pytest.mark.parametrize("hash", ["xxh3_128", "blake3"])
@@ -61,7 +88,7 @@ def test_the_reader_reads_the_state_and_the_records_of_the_page() -> None:
     assert State(None).value(unpack(PAGE["key that is a tuple"]), 0) == ("a", 1)
     form = msgpack.unpackb(PAGE["format record"])
     assert form == {
-        "version": 1,
+        "version": 2,
         "uuid": UUID,
         "hash": "xxh3_128",
         "chunk_size": 2**20,

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import struct
 import textwrap
 import uuid
 
 import msgspec
+import numpy as np
 
+from casckpt.objects.chooser import Choice
 from casckpt.objects.codec import encode
 from casckpt.objects.commit import CommitObject, pack_commit
+from casckpt.objects.encoding import Base
+from casckpt.objects.frame import DELTAS, Codec
 from casckpt.objects.ids import SCHEMES, Kind, id_scheme
 from casckpt.objects.node import StorageNode, pack_node
 from casckpt.objects.tree import canonical, write_tree
@@ -16,6 +21,7 @@ from casckpt.objects.values import Map, TensorRecord, Typed
 from casckpt.store.format import encode_format
 from casckpt.store.mark import Mark, _encode
 from casckpt.store.protocol import StoreFormat
+from tests.objects.chunks import forced
 
 CHUNK = b"casckpt"
 STORAGE = bytes(range(256)) + bytes(44)
@@ -25,8 +31,41 @@ ZSTD = bytes.fromhex(
     "f1434b4601010110000000002c01000012000000ca6d7ebca5803352bf66c516629af657b1c7a1ec28b52ffd602c0045"
     "000008000100282a1002"
 )
+# Likewise, of the 300 words of two bytes from 0 to 299, the upper plane.
+ZSTD_PLANES = bytes.fromhex(
+    "f1434b46010102100202000058020000420100005e66700c929eab434b75dec44094d36e15d7e2ce2c01000016000000"
+    "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f202122232425262728292a2b2c2d2e2f"
+    "303132333435363738393a3b3c3d3e3f404142434445464748494a4b4c4d4e4f505152535455565758595a5b5c5d5e5f"
+    "606162636465666768696a6b6c6d6e6f707172737475767778797a7b7c7d7e7f808182838485868788898a8b8c8d8e8f"
+    "909192939495969798999a9b9c9d9e9fa0a1a2a3a4a5a6a7a8a9aaabacadaeafb0b1b2b3b4b5b6b7b8b9babbbcbdbebf"
+    "c0c1c2c3c4c5c6c7c8c9cacbcccdcecfd0d1d2d3d4d5d6d7d8d9dadbdcdddedfe0e1e2e3e4e5e6e7e8e9eaebecedeeef"
+    "f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
+    "202122232425262728292a2b28b52ffd602c006500001800000102000053ec298005"
+)
 TENSOR = TensorRecord("float32", (2, 1), None, 0, bytes.fromhex("0000803f000000c0"), None, 1)
 STATE = Map((("w", TENSOR), (0, (True, None, -0.0)), ("big", 2**64), ("when", Typed("date", (2026, 1, 2)))))
+
+# Five float32, the fourth of them denormal, and a tail; then the chunk that comes after it.
+BEFORE = struct.pack("<5f", 1.0, -1.5, 0.5, 1e-39, float("inf")) + b"abc"
+AFTER = struct.pack("<3I", 0x3F400002, 0xBF900000, 0x3EC00001) + BEFORE[12:20] + b"end"
+CONSTANT = b"\1\2\3\4" * 4 + b"\1\2"
+CODED = {
+    Codec.PLANES: (2, AFTER),
+    Codec.DELTA_PLANES: (4, AFTER),
+    Codec.SPARSE_DELTA: (4, AFTER),
+    Codec.CONSTANT: (4, CONSTANT),
+    Codec.ROTATED_PLANES: (4, AFTER),
+    Codec.SCALED_DELTA: (4, AFTER),
+    Codec.SORTED_DELTA: (4, AFTER),
+}
+
+
+def coded(codec: Codec) -> bytes:
+    """The frame of a chunk by a codec, its planes too short for zstd to make them shorter."""
+    width, raw = CODED[codec]
+    base = Base(id_scheme("xxh3_128").digest(Kind.CHUNK, BEFORE), memoryview(BEFORE), 0)
+    oid = id_scheme("xxh3_128").digest(Kind.CHUNK, raw)
+    return forced(oid, raw, Choice(codec, np.float32(0.75)), width, base if codec in DELTAS else None)
 
 
 def vectors() -> dict[str, bytes]:
@@ -62,8 +101,11 @@ def vectors() -> dict[str, bytes]:
         }
     found |= {f"{what}, {name}": raw for name, made in by_hash.items() for what, raw in made.items()}
     found["frame with codec 1, xxh3_128"] = ZSTD
+    found["chunk before"], found["chunk after"] = BEFORE, AFTER
+    found |= {f"frame with codec {codec:d}, xxh3_128": coded(codec) for codec in CODED}
+    found["frame with codec 2 and planes by zstd, xxh3_128"] = ZSTD_PLANES
     found["key that is a tuple"] = canonical(("a", 1))
-    found["format record"] = encode_format(StoreFormat(1, UUID, "xxh3_128", 1 << 20, "auto", 1 << 44))
+    found["format record"] = encode_format(StoreFormat(2, UUID, "xxh3_128", 1 << 20, "auto", 1 << 44))
     found["mark"] = _encode(Mark(str(uuid.UUID(UUID)), 258))
     found["entry of the reflog"] = msgspec.msgpack.encode((1, "branch/main", None, bytes(16), "commit"))
     return found

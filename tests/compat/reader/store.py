@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,18 +13,21 @@ import lmdb
 import msgpack
 import xxhash
 
+from tests.compat.reader.errors import NewerError, need
 from tests.compat.reader.objects import (
     ID_BYTES,
     KINDS,
-    NewerError,
     checked_name,
     checked_ref,
-    need,
     object_id,
+    open_frame,
     read_frame,
     unpack,
 )
 from tests.compat.reader.values import Mapping, State
+
+LATER_SPACES = ("base", "dependant")  # not in version 1
+SPACES = ("chunk", *LATER_SPACES, "node", "tree", "commit", "ref", "reflog", "mark", "figures", "meta")
 
 
 @dataclass
@@ -67,7 +71,10 @@ class Store:
         self._spaces: dict[str, dict[bytes, bytes]] = {}
         environment = lmdb.open(str(self.path), readonly=True, lock=False, max_dbs=64, create=False)
         with environment, environment.begin() as transaction:
-            for name in ("chunk", "node", "tree", "commit", "ref", "reflog", "mark", "figures", "meta"):
+            there = dict(transaction.cursor())
+            for name in SPACES:
+                if name in LATER_SPACES and name.encode() not in there:
+                    continue
                 database = environment.open_db(name.encode(), txn=transaction, create=False)
                 need(not any(database.flags(transaction).values()), f"{name} has flags")
                 self._spaces[name] = dict(transaction.cursor(db=database))
@@ -84,9 +91,11 @@ class Store:
 
     def _read_format(self) -> None:
         made = self.format = msgpack.unpackb(self._spaces["meta"][b"format"])
-        if made["version"] > 1:
+        need(type(made["version"]) is int and made["version"] >= 1, "no version")
+        if made["version"] > 2:
             raise NewerError(f"format {made['version']}")
         size = made["chunk_size"]
+        need(made["version"] == 1 or set(LATER_SPACES) <= set(self._spaces), "records that are missing")
         need(made["hash"] in ID_BYTES and made["codec"] in ("none", "fast", "auto", "small"), "an unknown setting")
         need(256 <= size <= 2**26 and size & (size - 1) == 0, "an impossible chunk size")
         need(2**20 <= made["map_size"] <= 2**44 and str(uuid.UUID(made["uuid"])) == made["uuid"], "no format record")
@@ -122,11 +131,12 @@ class Store:
 
     # -- objects -------------------------------------------------------------------------------------------------------
 
-    def object(self, kind: str, oid: bytes) -> bytes:
+    def object(self, kind: str, oid: bytes, deltas: int = 0) -> bytes:
         need(isinstance(oid, bytes) and len(oid) == self.id_bytes, f"no id of a {kind}")
         frame = self._spaces[kind].get(oid)
         need(frame is not None, f"{kind} {oid.hex()} is missing")
-        held, raw = read_frame(kind, frame)
+        need(deltas <= 64, "a chain of deltas that is too long, or a circle")
+        held, raw = read_frame(kind, frame, lambda base: self.object("chunk", base, deltas + 1))
         need(held == oid == object_id(self.format["hash"], kind, raw), f"{kind} {oid.hex()} is something else")
         return raw
 
@@ -188,8 +198,21 @@ class Store:
             need(new <= logical and new_chunks <= all_chunks, "more new than there is")
         return made
 
+    def codecs(self) -> dict[int, int]:
+        """How many chunks are by which codec."""
+        return Counter(open_frame("chunk", frame).codec for frame in self._spaces["chunk"].values())
+
+    def _check_bases(self) -> None:
+        based = {oid: open_frame("chunk", frame).base for oid, frame in self._spaces["chunk"].items()}
+        deltas = {oid: base for oid, base in based.items() if base is not None}
+        need(self._spaces.get("base", {}) == deltas, "records of bases that the frames do not bear out")
+        dependants = {base + oid: b"" for oid, base in deltas.items()}
+        need(self._spaces.get("dependant", {}) == dependants, "records of dependants that the frames do not bear out")
+        need(self.format["version"] > 1 or not {*self.codecs()} - {0, 1}, "codecs that version 1 does not have")
+
     def check(self) -> dict[str, int]:
         """Read everything there is; says how much that was."""
+        self._check_bases()
         for kind in KINDS:
             for oid in self._spaces[kind]:
                 self.object(kind, oid)

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 import msgpack
 
-from tests.compat.reader.objects import NewerError, need, unpack
+from tests.compat.reader.errors import NewerError, need
+from tests.compat.reader.objects import unpack
 
 LIST, TUPLE, MAPPING, TYPED, TENSOR, ARRAY, BLOB, TREE, PAGED, PAGE = range(1, 11)
 ITEM_BYTES = {
