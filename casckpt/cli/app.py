@@ -25,6 +25,7 @@ COMMANDS = (
     "reflog",
     "prune",
     "gc",
+    "repack",
     "fsck",
     "compact",
     "backup",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Self
 
 from casckpt.cli.units import human_bytes
@@ -21,11 +22,15 @@ _PATIENCE = 0.5
 class Watch:
     """What is going on, shown from half a second on where stderr is a terminal. Call it as gc calls its progress.
 
-    doing: the stage to begin with. unit: what is counted, "bytes" or any noun in the plural.
+    doing: the stage to begin with. unit: what is counted, "bytes" or any noun in the plural. units: the same for
+    stages that count something else.
     """
 
-    def __init__(self, doing: str, *, unit: str = "", shown: bool | None = None) -> None:
+    def __init__(
+        self, doing: str, *, unit: str = "", units: Mapping[str, str] | None = None, shown: bool | None = None
+    ) -> None:
         self._unit = unit
+        self._units = units or {}
         self._lock = threading.Lock()
         self._now = (doing, 0, 0)
         self._of = ""
@@ -41,7 +46,8 @@ class Watch:
     def stage(self) -> str:
         """The stage that was last heard of, with how far it had come."""
         stage, done, total = self._now
-        return f"{stage} ({amount(done, self._unit)} of {amount(total, self._unit)})" if total else stage
+        unit = self._units.get(stage, self._unit)
+        return f"{stage} ({amount(done, unit)} of {amount(total, unit)})" if total else stage
 
     def __enter__(self) -> Self:
         if self._shown:
@@ -74,7 +80,7 @@ class Watch:
 
         with self._lock:
             if not self._ended:
-                self._bar = made(self._unit)
+                self._bar = made()
                 self._begin()
                 self._bar.start()
 
@@ -84,7 +90,8 @@ class Watch:
             return
         if self._task is not None:
             self._bar.remove_task(self._task)
-        self._task = self._bar.add_task(self._now[0], total=None)
+        stage = self._now[0]
+        self._task = self._bar.add_task(stage, total=None, unit=self._units.get(stage, self._unit))
         self._update()
 
     def _update(self) -> None:

@@ -23,10 +23,10 @@ _BAR: Final = 10
 _STAGE: Final = 10
 
 
-def made(unit: str) -> Progress:
-    """A display on stderr. unit: what is counted."""
+def made() -> Progress:
+    """A display on stderr. What a task counts is its field `unit`."""
     target = console(stderr=True)
-    figures = _Figures(unit)
+    figures = _Figures()
     return Progress(
         SpinnerColumn(), _Stage(figures, target.width), BarColumn(bar_width=_BAR), figures, console=target,
         transient=True,
@@ -36,19 +36,15 @@ def made(unit: str) -> Progress:
 class _Figures(ProgressColumn):
     """How much is done of how much, how fast, and how long it will take; of what has no known end, how long it took."""
 
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self._unit = unit
-
     def render(self, task: Task) -> Text:
-        done = int(task.completed)
+        done, unit = int(task.completed), task.fields["unit"]
         if not task.total:
-            return Text(", ".join(([amount(done, self._unit)] if done else []) + [_span(task.elapsed or 0)]))
-        whole = amount(int(task.total), self._unit)
-        told = [f"{amount(done, self._unit) if self._unit == 'bytes' else f'{done:,}'} of {whole}"]
+            return Text(", ".join(([amount(done, unit)] if done else []) + [_span(task.elapsed or 0)]))
+        whole = amount(int(task.total), unit)
+        told = [f"{amount(done, unit) if unit == 'bytes' else f'{done:,}'} of {whole}"]
         if task.speed:
             rate = round(task.speed)
-            told.append(f"{amount(rate, self._unit)}/s" if self._unit == "bytes" else f"{rate:,}/s")
+            told.append(f"{amount(rate, unit)}/s" if unit == "bytes" else f"{rate:,}/s")
         if task.time_remaining is not None:
             told.append(f"{_span(task.time_remaining)} left")
         return Text(", ".join(told))

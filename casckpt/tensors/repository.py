@@ -159,11 +159,13 @@ class Repository(Committing):
         metrics: Mapping[str, float] | None = None,
         meta: Mapping[str, object] | None = None,
         part: str | None = None,
+        codec: str | None = None,
     ) -> Commit:
         """Commit the state in a file or folder of another format; `docs/reference/formats.md` says which.
 
         message: unless given, it names the file. step: unless given, what the file says. part: put the state under this
-        key. The commit's meta says under "source" what it was taken from, and holds the file's own "file_metadata".
+        key. codec: as for `commit`. The commit's meta says under "source" what it was taken from, and holds the file's
+        own "file_metadata".
 
         Raises:
             ImportFormatError: the file cannot be read; nothing was committed.
@@ -171,7 +173,7 @@ class Repository(Committing):
         """
         from casckpt.tensors.formats.importing import import_file
 
-        return import_file(self, path, message, step=step, metrics=metrics, meta=meta, part=part)
+        return import_file(self, path, message, step=step, metrics=metrics, meta=meta, part=part, codec=codec)
 
     def import_folder(
         self,
@@ -179,6 +181,7 @@ class Repository(Committing):
         *,
         pattern: str | None = None,
         part: str | None = None,
+        codec: str | None = None,
         message: str | None = None,
         skip_bad: bool = False,
         dry_run: bool = False,
@@ -192,8 +195,9 @@ class Repository(Committing):
         taken up by the same call.
 
         pattern: take the files and folders with such names instead of those that look like checkpoints. part: put each
-        state under this key. message: stands before the name in each commit's message. skip_bad: go on behind a
-        checkpoint that cannot be read; the report says which. dry_run: only find out what would be taken.
+        state under this key. codec: as for `commit`. message: stands before the name in each commit's message.
+        skip_bad: go on behind a checkpoint that cannot be read; the report says which. dry_run: only find out what
+        would be taken.
         progress: called with a name, the bytes of files that were read and those to read. on_item: called with each
         checkpoint that was taken, was there or failed; what was taken is durable by then.
 
@@ -209,6 +213,7 @@ class Repository(Committing):
             Path(path),
             pattern=pattern,
             part=part,
+            codec=codec,
             message=message,
             skip_bad=skip_bad,
             dry_run=dry_run,

@@ -93,6 +93,8 @@ def test_there_is_a_code_for_each_thing_that_can_be_wrong_with_what_was_asked(at
         (["switch", "-c", "main"], 5, "'main'"),
         (["log", "--branch", "nope"], 5, "'nope'"),
         (["reflog", "nope"], 5, "'nope'"),
+        (["repack", "nope"], 4, "'nope'"),
+        (["repack", "main~1..nope"], 4, "'nope'"),
         (["prune"], 2, "--keep-last"),
         (["prune", "--keep-best", "loss"], 2, "'loss'"),
         (["prune", "--part", "optimizer"], 2, "'optimizer'"),
@@ -125,6 +127,7 @@ def test_there_is_a_code_for_each_thing_that_can_be_wrong_with_what_was_asked(at
         (["branch", "x", "--delete", "y"], "--delete"),
         (["init", "--chunk-size", "big"], "'big'"),
         (["init", "--codec", "best"], "'best'"),
+        (["repack", "--codec", "best"], "'best'"),
     ],
 )
 def test_wrong_usage_is_2_and_says_what_is_wrong(casckpt: Casckpt, arguments: list[str], named: str) -> None:
@@ -206,6 +209,8 @@ def test_an_interrupt_says_what_was_done(at: Casckpt, history: History, monkeypa
         ("rollback", ["rollback", "main~1", "--dry-run"], "nothing was changed"),
         ("prune", ["prune", "--keep-last", "9"], "the pruning may have happened or not"),
         ("gc", ["gc"], "gc had come to: deleting what is not (64 of 100)"),
+        ("repack", ["repack"], "repack had come to: deleting what is not (64 B of 100 B)"),
+        ("repack", ["repack", "--dry-run"], "nothing was changed"),
         ("gc", ["prune", "--keep-last", "1", "--gc"], "3 commits pruned, nothing collected yet; gc had come to"),
     ):
         with monkeypatch.context() as patch:

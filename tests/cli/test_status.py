@@ -73,7 +73,7 @@ def test_others_who_have_it_open_and_who_collects_are_named(at: Casckpt, history
         who = f"process {other.process.pid} on {socket.gethostname()} "
         assert [line.startswith(who) for line in told["openers"]] == [True]
         assert told["maintenance"].startswith(who)
-        assert "under way  gc or compact, by process" in at("status").out
+        assert "under way  gc, repack or compact, by process" in at("status").out
         other.say()
         assert other.line() == "done"
         told = at("status", "--json").json

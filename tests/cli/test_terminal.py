@@ -59,13 +59,14 @@ USES = {
     "reflog": Use(("-C", "s", "reflog"), "main@{0}"),
     "prune": Use(("-C", "s", "prune", "--keep-last", "2"), "because of"),
     "gc": Use(("-C", "s", "gc"), "chunks", styled=False),
+    "repack": Use(("-C", "s", "repack", "--codec", "small"), "looked at"),
     "fsck": Use(("-C", "s", "fsck", "--read-data"), "commits"),
     "compact": Use(("-C", "s", "compact"), "gave back", styled=False),
     "backup": Use(("-C", "s", "backup", "copy"), "copied", styled=False),
     "import": Use(("-C", "new", "import", "old"), "step_2.pt"),
     "watch": Use(("-C", "new", "watch", "old", "--settle", "0", "--once"), "step_2.pt", styled=False),
     "export": Use(("-C", "s", "export", "out.safetensors", "--part", "model"), "out.safetensors", styled=False),
-    "stats": Use(("-C", "s", "stats", "--by-commit"), "logical"),
+    "stats": Use(("-C", "s", "stats", "--by-commit", "--codec"), "exp_avg_sq"),
     "config": Use(("-C", "s", "config"), "chunk_size"),
     "completion": Use(("completion", "bash"), "complete ", styled=False, script=True),
 }
@@ -173,6 +174,7 @@ sys.exit(main())
     ("name", "said"),
     [
         ("gc", "interrupted; "),
+        ("repack", "interrupted; nothing was changed"),
         ("fsck", "interrupted; nothing was changed"),
         ("compact", "interrupted; the file was rewritten, or is as it was"),
         ("backup", "interrupted; "),

@@ -10,6 +10,7 @@ from typing import Final
 import click
 
 from casckpt.cli import document
+from casckpt.cli.codecs import MODES
 from casckpt.cli.options import common_options
 from casckpt.cli.session import Session
 from casckpt.cli.units import printable
@@ -98,9 +99,10 @@ def _of_store(session: Session) -> list[Setting]:
     with session.history() as history:
         held = history.store.format
         path = history.path
+    meanings = {**_STORE, "codec": MODES[held.codec]}
     return [
         Setting("store", path, source, "where it is"),
-        *[Setting(name, getattr(held, name), _FIXED, meaning) for name, meaning in _STORE.items()],
+        *[Setting(name, getattr(held, name), _FIXED, meaning) for name, meaning in meanings.items()],
     ]
 
 
@@ -113,11 +115,10 @@ def _refuse(session: Session, name: str, value: str) -> None:
     if name not in ("hash", "chunk_size", "codec"):
         raise StoreSettingsError(f"{name} cannot be chosen", store=session.store_path(), remedy="leave it as it is")
     option = name.replace("_", "-")
-    raise StoreSettingsError(
-        f"{name} is fixed when a store is made",
-        store=session.store_path(),
-        remedy=f"make another one with `casckpt init PATH --{option} {value}`, and commit into that",
-    )
+    remedy = f"make another one with `casckpt init PATH --{option} {value}`, and commit into that"
+    if name == "codec":
+        remedy += f"; or choose it by commit, with codec={value!r}, or for what is there, with `casckpt repack`"
+    raise StoreSettingsError(f"{name} is fixed when a store is made", store=session.store_path(), remedy=remedy)
 
 
 def _unknown(name: str) -> str:

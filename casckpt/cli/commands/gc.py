@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 def command(session: Session, dry_run: bool) -> None:
     """Delete every object that no branch, tag or remembered move leads to, or that pruning released.
 
-    Others may go on reading and writing. The file keeps its size: what is deleted makes room for what comes.
+    What is kept, and stored as a delta of something that goes, is stored anew. Others may go on reading and writing.
+    The file keeps its size: what is deleted makes room for what comes.
 
     \b
     casckpt gc --dry-run
@@ -42,22 +43,25 @@ def command(session: Session, dry_run: bool) -> None:
 def collect(session: Session, history: History, dry_run: bool) -> GcReport:
     """gc under a progress display; an interrupt says how far it came."""
     before = "" if session.done == "nothing was changed" else f"{session.done}; "
-    with Watch("looking for what is live") as watch:
+    with Watch("looking for what is live", units={"re-encoding chunks": "bytes"}) as watch:
 
         def progress(stage: str, done: int, total: int) -> None:
             watch(stage, done, total)
             if total:
-                session.done = f"{before}gc had come to: {watch.stage}; what it deleted was dead, run it again to go on"
+                session.done = (
+                    f"{before}gc had come to: {watch.stage}; what it deleted was dead, what it re-encoded is the same, "
+                    "run it again to go on"
+                )
 
         report = history.gc(dry_run=dry_run, progress=progress)
     if not dry_run:
-        session.done = f"{before}{human_bytes(report.bytes)} collected"
+        session.done = f"{before}{human_bytes(report.freed)} given back"
     return report
 
 
 def report_fields(report: GcReport) -> dict[str, object]:
     """A report as programs read it."""
-    return asdict(report)
+    return {**asdict(report), "freed": report.freed}
 
 
 def print_report(report: GcReport) -> None:
@@ -73,8 +77,16 @@ def print_report(report: GcReport) -> None:
         if count
     ]
     live = human_count(report.live_chunks, "chunk")
-    if not counts:
+    if not (counts or report.reencoded_chunks or report.kept_bases):
         click.echo(f"nothing to collect; {live} live ({report.seconds:.1f} s)")
         return
-    verb = "would give back" if report.dry_run else "gave back"
-    click.echo(f"gc {verb} {human_bytes(report.bytes)}: {', '.join(counts)}; {live} live ({report.seconds:.1f} s)")
+    gave, took = ("would give back", "would take") if report.dry_run else ("gave back", "took")
+    size = f"{gave} {human_bytes(report.freed)}" if report.freed >= 0 else f"{took} {human_bytes(-report.freed)}"
+    click.echo(f"gc {size}: {', '.join(counts) or 'nothing deleted'}; {live} live ({report.seconds:.1f} s)")
+    if report.reencoded_chunks:
+        chunks = human_count(report.reencoded_chunks, "chunk")
+        sizes = f"{human_bytes(report.reencoded_before)} before, {human_bytes(report.reencoded_after)} after"
+        click.echo(f"{'to be ' if report.dry_run else ''}re-encoded: {chunks}, {sizes}")
+    if report.kept_bases:
+        kept = human_count(report.kept_bases, "dead chunk")
+        click.echo(f"left: {kept}, under deltas that could not be re-encoded")

@@ -8,6 +8,7 @@ from typing import Final
 import click
 
 from casckpt.cli import document
+from casckpt.cli.codecs import codec_option
 from casckpt.cli.imports import left_out_lines, report_fields, totals
 from casckpt.cli.options import common_options, complete_branch, dry_run_option
 from casckpt.cli.progress import Watch
@@ -37,6 +38,7 @@ _NAME: Final = 24
 @click.option(
     "--pattern", metavar="GLOB", help="Of a folder, take what is so called: --pattern 'ema_*.pt', and nothing else."
 )
+@codec_option("How chunks are stored, --codec small; else as the store says.")
 @click.option("--skip-bad", is_flag=True, help="Go on behind a checkpoint that cannot be read.")
 @dry_run_option
 @common_options
@@ -49,6 +51,7 @@ def command(
     message: str | None,
     step: int | None,
     pattern: str | None,
+    codec: str | None,
     skip_bad: bool,
     dry_run: bool,
 ) -> None:
@@ -87,6 +90,7 @@ def command(
                 place,
                 pattern=pattern,
                 part=part,
+                codec=codec,
                 message=message,
                 step=step,
                 skip_bad=skip_bad,

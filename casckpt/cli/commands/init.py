@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from casckpt.cli import document
+from casckpt.cli.codecs import codec_option
 from casckpt.cli.options import common_options, size
 from casckpt.cli.session import Session, is_store
 from casckpt.cli.units import human_bytes
@@ -23,17 +24,14 @@ from casckpt.cli.units import human_bytes
 @click.option(
     "--chunk-size", metavar="SIZE", callback=size, help="The unit of change, a power of two, --chunk-size 256K."
 )
-@click.option(
-    "--codec",
-    type=click.Choice(["none", "fast", "auto", "small"]),
-    help="How hard to compress: --codec none not at all, auto (the default) where it pays, small at any price.",
-)
+@codec_option("How chunks are stored, --codec small; else auto.")
 @common_options
 @click.pass_obj
 def command(session: Session, path: str | None, hash: str | None, chunk_size: int | None, codec: str | None) -> None:
     """Make a store at PATH (else at -C PATH or CASCKPT_REPO, else in the current folder).
 
-    Hash, chunk size and codec are fixed from then on. What is a store already is left as it is.
+    Hash, chunk size and codec are fixed from then on, though a commit may choose another codec, and `casckpt repack`
+    too. What is a store already is left as it is.
 
     \b
     casckpt init runs/gpt

@@ -8,44 +8,61 @@ from typing import TYPE_CHECKING
 
 import click
 
-from casckpt.cli import document
+from casckpt.cli import codecs, document
 from casckpt.cli.options import common_options, limit_option
 from casckpt.cli.progress import Watch
 from casckpt.cli.session import Session
 from casckpt.cli.units import first_line, human_bytes, human_count, human_reserve, short
 
 if TYPE_CHECKING:
+    from casckpt.history.codec_stats import CodecStats
     from casckpt.history.commits import Commit
+    from casckpt.history.repository import History
     from casckpt.history.stats import Stats
 
 
 @click.command("stats", short_help="Count commits, objects and bytes.")
 @click.option("--by-commit", is_flag=True, help="A line for each commit: what it added and what it shares.")
-@limit_option("commits, with --by-commit,")
+@click.option(
+    "--codec", is_flag=True, help="How chunks are stored: by codec, by what they hold, by depth and by commit."
+)
+@limit_option("commits, with --by-commit or --codec,")
 @common_options
 @click.pass_obj
-def command(session: Session, by_commit: bool, limit: int) -> None:
+def command(session: Session, by_commit: bool, codec: bool, limit: int) -> None:
     """Count commits and objects, and compare the bytes of all states with the bytes that they take here.
 
-    logical: what the states of the commits that are kept would take as full files.
+    logical: what the states of the commits that are kept would take as full files. With --codec: the bytes of chunks,
+    raw and stored, each chunk once; what a commit has is what no commit before it had, as it is stored now.
 
     \b
     casckpt stats
     casckpt stats --by-commit -n 50
+    casckpt stats --codec
     """
     with session.history() as history:
         with Watch("counting"):
             found = history.stats()
         commits = list(islice(history.log(None), limit or None)) if by_commit else []
+        stored = _how_stored(history) if codec else None
         if session.json:
             fields: dict[str, object] = {"path": history.path, **asdict(found), "ratio": found.saved}
             if by_commit:
                 fields["by_commit"] = [document.commit_fields(commit) for commit in commits]
+            if stored is not None:
+                fields["codec"] = codecs.fields(stored, limit)
             document.write(fields)
             return
         _print(history.path, found)
         if commits:
             _print_commits(commits)
+        if stored is not None:
+            codecs.print_tables(stored, limit)
+
+
+def _how_stored(history: History) -> CodecStats:
+    with Watch("looking at states", unit="chunks") as watch:
+        return history.codec_stats(progress=watch)
 
 
 def _print(path: str, found: Stats) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from casckpt.cli import document
+from casckpt.cli.codecs import MODES
 from casckpt.cli.options import common_options
 from casckpt.cli.session import Session
 from casckpt.cli.units import first_line, human_age, human_bytes, human_count, human_reserve, printable, short
@@ -55,7 +56,7 @@ class Status:
 @click.pass_obj
 def command(session: Session) -> None:
     """Show where the store is and what is in it: the current branch and its newest commit, how large the file is and
-    how much of it is free, who has it open, whether gc or compact is under way, and its settings.
+    how much of it is free, who has it open, whether gc, repack or compact is under way, and its settings.
 
     Nothing is scanned: `casckpt stats` counts objects and bytes. commits are all that the store holds, also those that
     gc would take.
@@ -148,11 +149,14 @@ def _print(found: Status) -> None:
                 f"{human_reserve(size.reserve)}{hint}",
             ),
             ("open in", "\n".join(map(printable, found.openers)) or "no other process"),
-            ("under way", "" if found.maintenance is None else f"gc or compact, by {printable(found.maintenance)}"),
+            (
+                "under way",
+                "" if found.maintenance is None else f"gc, repack or compact, by {printable(found.maintenance)}",
+            ),
+            ("codec", f"{settings.codec} (chunks {MODES[settings.codec]})"),
             (
                 "settings",
-                f"hash {settings.hash}, chunks of {human_bytes(settings.chunk_size)}, codec {settings.codec}, "
-                f"format {settings.version}",
+                f"hash {settings.hash}, chunks of {human_bytes(settings.chunk_size)}, format {settings.version}",
             ),
         ]
     )

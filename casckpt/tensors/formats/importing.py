@@ -25,6 +25,7 @@ def import_file(
     metrics: Mapping[str, float] | None,
     meta: Mapping[str, object] | None,
     part: str | None,
+    codec: str | None,
 ) -> Commit:
     """As `Repository.import_file` has it."""
     try:
@@ -50,5 +51,6 @@ def import_file(
         step=found.step if step is None else step,
         metrics=metrics,
         meta={**found.meta, **(meta or {}), "source": source},
+        codec=codec,
         before_publish=check,
     )

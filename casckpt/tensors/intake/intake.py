@@ -27,11 +27,13 @@ class Intake:
     """Takes checkpoints into the branch that a repository is bound to.
 
     part: the key of the commit's state under which a checkpoint's state stands; None: it is the commit's state.
+    codec: as for `Repository.commit`.
     """
 
-    def __init__(self, repo: Repository, part: str | None = None) -> None:
+    def __init__(self, repo: Repository, part: str | None = None, codec: str | None = None) -> None:
         self._repo = repo
         self._part = part
+        self._codec = codec
         self.look_again()
 
     def look_again(self) -> None:
@@ -76,6 +78,7 @@ class Intake:
                 one.name if message is None else message,
                 step=step,
                 meta={**imported.meta, "source": source},
+                codec=self._codec,
                 before_publish=lambda: _check_unchanged(one),
             )
         self._present[self._key(one)] = commit
@@ -132,6 +135,7 @@ def take_in(
     *,
     pattern: str | None = None,
     part: str | None = None,
+    codec: str | None = None,
     message: str | None = None,
     step: int | None = None,
     skip_bad: bool = False,
@@ -145,7 +149,7 @@ def take_in(
     step: of a single one. A checkpoint that fails is told in the report. For the rest see `Repository.import_folder`.
     """
     found = find(path, pattern)
-    intake = Intake(repo, part)
+    intake = Intake(repo, part, codec)
     before = repo.store.size()
     items = plan(found, intake)
     total = sum(item.nbytes for item in items if item.outcome is Outcome.WAITING)
