@@ -40,7 +40,7 @@ def snapshot(folder):
 def test_a_new_store_has_the_defaults_and_an_existing_one_keeps_its_settings(tmp_path):
     store = open_store(tmp_path / "deep/er/store")
     held = store.format
-    assert (held.version, held.hash, held.chunk_size, held.codec) == (1, "xxh3_128", DEFAULT_CHUNK_SIZE, "auto")
+    assert (held.version, held.hash, held.chunk_size, held.codec) == (2, "xxh3_128", DEFAULT_CHUNK_SIZE, "auto")
     assert held.map_size == MAP_SIZE
     store.close()
     again = open_store(str(tmp_path / "deep/er/store"), create=False, hash="xxh3_128", chunk_size=DEFAULT_CHUNK_SIZE)
@@ -217,7 +217,7 @@ def rewrite_format(path, record):
 def test_a_newer_format_is_refused_and_nothing_is_changed(tmp_path):
     store = open_store(tmp_path / "store")
     store.close()
-    rewrite_format(tmp_path / "store", msgspec.msgpack.encode({"version": 2, "what": "comes later"}))
+    rewrite_format(tmp_path / "store", msgspec.msgpack.encode({"version": 3, "what": "comes later"}))
     before = snapshot(tmp_path)
     with pytest.raises(NewerFormatError, match=r"its format is 2, and .* up to 1.*later casckpt"):
         open_store(tmp_path / "store")
