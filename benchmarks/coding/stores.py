@@ -1,7 +1,7 @@
 """What whole histories take in a store, what loads and stalls cost with deltas, and what gc makes of a pruned one.
 
-Sizes are those of files, after `compact`. The histories were committed on the way by the runs; nothing of them is
-changed here, but for the one that is pruned, a copy.
+Sizes are those of files, after `compact`; what the disk is made to keep free behind a store's file, 4 MiB, is not in
+them. The histories were committed on the way by the runs; nothing is changed of them but of the one that is pruned.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import mean
 
 import casckpt
-from benchmarks.disk import remove, settle, usage
+from benchmarks.disk import remove, settle
 from benchmarks.measure import BYTES, SECONDS, SHARE, Series, Turn, alternate, seconds_of
 from benchmarks.memory import give_back, warm
 from benchmarks.rows.stall import casckpt_turn
@@ -37,10 +37,10 @@ def sizes(title: str, path: Path, folder: Path, modes: Iterable[str]) -> Figures
         repo.compact()
         commits = list(repo.log())[::-1]
         raw = sum(_logical(commit) for commit in commits)
-        shares = {AUTO: usage(path) / raw}
+        shares = {AUTO: file_size(path) / raw}
         for mode in modes:
             _copy(repo, commits, folder / "again", mode)
-            shares[mode] = usage(folder / "again") / raw
+            shares[mode] = file_size(folder / "again") / raw
             remove(folder / "again")
     series = {mode: Series(SHARE, (share,)) for mode, share in shares.items()}
     return {f"file of {title}, {len(commits)} commits": series}
@@ -98,7 +98,7 @@ def collected(path: Path, folder: Path) -> Figures:
         survivors = [commit for commit in list(repo.log())[::-1] if not commit.pruned]
         assert len(survivors) == len(report.kept)
         _copy(repo, survivors, folder / "fresh", AUTO)
-    files = {"pruned": usage(path), "fresh": usage(folder / "fresh")}
+    files = {"pruned": file_size(path), "fresh": file_size(folder / "fresh")}
     remove(folder / "fresh")
     bytes_ = {name: Series(BYTES, (float(size),)) for name, size in files.items()}
     return {"file after gc": bytes_, "gc": {"pruned": Series(SECONDS, (taken,))}}
@@ -108,6 +108,11 @@ def drift(state: State, step: int) -> None:
     """About what a dense update does to float32: every word moves by some thousand of its last places."""
     for tensor in state.values():
         tensor.mul_(1.0001)
+
+
+def file_size(store: Path) -> int:
+    """Bytes of a store's files."""
+    return sum(path.stat().st_size for path in store.iterdir() if path.is_file())
 
 
 def depth(repo: casckpt.Repository, commit: str) -> float:
