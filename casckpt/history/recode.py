@@ -23,9 +23,9 @@ from casckpt.errors import CorruptObjectError, NewerFormatError
 from casckpt.history.bases import base_of, height_of, replace_chunk
 from casckpt.history.fetch import Objects
 from casckpt.history.lineage import Placed
-from casckpt.limits import DEPTHS, GC_LOCK_HELD, GC_REST, MAX_CHAIN, MIB, WRITE_BATCH
+from casckpt.limits import GC_LOCK_HELD, GC_REST, MAX_CHAIN, MIB, WRITE_BATCH
 from casckpt.objects.chain import Chain, decode_into, read_link, verified
-from casckpt.objects.encoding import Base, encode_chunk
+from casckpt.objects.encoding import Base, depth_limit, encode_chunk
 from casckpt.objects.frame import Codec, head_size
 from casckpt.objects.ids import IdScheme
 from casckpt.store.protocol import Progress, Reader, Space, Store
@@ -195,13 +195,14 @@ class Recoder:
     def _room_over(self, reader: Reader, task: Placed) -> int | None:
         """The deltas that a chunk would lie over with the one before it as its base, and that lie over it, less one;
         None where it cannot be a delta of that."""
-        if task.before is None or not DEPTHS[self._mode]:
+        deepest = depth_limit(self._mode, task.words)
+        if task.before is None or not deepest:
             return None
         below = self._depth(reader, task.before, avoided=task.id)
-        if below is None or below >= DEPTHS[self._mode]:
+        if below is None or below >= deepest:
             return None
-        depth = below + height_of(reader, task.id, DEPTHS[self._mode], self._among)
-        return depth if depth < DEPTHS[self._mode] else None
+        depth = below + height_of(reader, task.id, deepest, self._among)
+        return depth if depth < deepest else None
 
     def _depth(self, reader: Reader, oid: bytes, avoided: bytes = b"") -> int | None:
         """The deltas that a chunk lies over, or will; None where its chain has no end or leads over another."""
@@ -262,7 +263,8 @@ class Recoder:
             with self._store.write(durable=False, room=room) as writer:
                 stop = time.monotonic() + GC_LOCK_HELD
                 for one in list(made)[:count]:
-                    done = replace_chunk(writer, one.task.id, one.frame, before=one.base, depth=DEPTHS[self._mode])
+                    deepest = depth_limit(self._mode, one.task.words)
+                    done = replace_chunk(writer, one.task.id, one.frame, before=one.base, depth=deepest)
                     tried.append((one, done))
                     if time.monotonic() > stop:
                         break

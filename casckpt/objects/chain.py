@@ -17,7 +17,7 @@ from casckpt.limits import MAX_CHAIN, MAX_CHUNK_SIZE
 from casckpt.objects import delta
 from casckpt.objects.frame import DELTAS, Codec, FrameHead, read_frame
 from casckpt.objects.ids import IdScheme, Kind
-from casckpt.objects.planes import join, plane, unrotate
+from casckpt.objects.planes import join, join_halves, plane, unrotate, upper_halves, words_in
 from casckpt.objects.scratch import Unsigned, scratch_words
 from casckpt.objects.zstd import decompressed
 
@@ -32,8 +32,10 @@ _SHAPES: Final[dict[Codec, tuple[tuple[int, ...], int]]] = {
     Codec.DELTA_PLANES: (_WORDS, 0),
     Codec.SORTED_DELTA: ((2, 4, 8), 0),
     Codec.SPARSE_DELTA: (_WORDS, 1),
-    Codec.SCALED_DELTA: ((4,), 1),
 }
+# Those of which words of these sizes may stand in halves: the lower halves as one part, planes of the upper ones.
+_HALVED: Final = (Codec.ROTATED_PLANES, Codec.DELTA_PLANES, Codec.SORTED_DELTA)
+_HALVED_WORDS: Final = (4, 8)
 
 
 class Link(NamedTuple):
@@ -41,6 +43,11 @@ class Link(NamedTuple):
 
     head: FrameHead
     payload: memoryview
+
+    @property
+    def is_halved(self) -> bool:
+        """Whether its words stand in halves."""
+        return is_halved(self.head)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +104,18 @@ def _is_shaped(head: FrameHead) -> bool:
         return not head.planes and head.payload_length == head.word_size
     widths, more = _SHAPES[head.codec]
     tail = head.raw_length % head.word_size
+    if is_halved(head):
+        return head.planes[0] == head.raw_length // head.word_size * (head.word_size // 2) and (
+            not tail or head.planes[-1] == tail
+        )
     count = more + head.word_size + (1 if tail else 0)
     return head.word_size in widths and len(head.planes) == count and (not tail or head.planes[-1] == tail)
+
+
+def is_halved(head: FrameHead) -> bool:
+    """Whether a chunk's words stand in halves; told by the number of parts."""
+    count = 1 + head.word_size // 2 + (1 if head.word_size and head.raw_length % head.word_size else 0)
+    return head.codec in _HALVED and head.word_size in _HALVED_WORDS and len(head.planes) == count
 
 
 def _stands_as_it_is(head: FrameHead) -> bool:
@@ -137,14 +154,20 @@ def decode_into(scheme: IdScheme, chain: Chain, out: memoryview) -> None:
     if len(out) != chain.length:
         raise CorruptObjectError(f"chunk {chain.id.hex()} has {chain.length} bytes where {len(out)} are expected")
     at = links[-1]
+    upper: Unsigned | None = None  # of the words so far, where they are not whole, and in `out`
     try:
-        if chain.root is None:
-            _put(at, out)
-        else:
+        if chain.root is not None:
             _copy(chain.root, out)
-            _apply(at, out)
-        for at in reversed(links[:-1]):
-            _apply(at, out)
+        for number in reversed(range(len(links))):
+            at = links[number]
+            if not at.is_halved:
+                _put(at, out)
+                continue
+            upper = _upper(at, out, upper)
+            above = links[number - 1] if number else None
+            if above is None or not above.is_halved or above.head.word_size != at.head.word_size:
+                _join(at, upper, out)
+                upper = None
     except CorruptObjectError as error:
         raise CorruptObjectError(f"{_named(chain.id, at.head.id)}: {error.problem}") from error
     if scheme.digest(Kind.CHUNK, out) != chain.id:
@@ -190,7 +213,7 @@ def _laid_out(link: Link, out: memoryview) -> tuple[Unsigned, list[memoryview]]:
 
 
 def _put(link: Link, out: memoryview) -> None:
-    """What a frame that stands by itself holds."""
+    """What a frame holds whose words are not halved, into `out`, which holds its base if it is a delta."""
     codec = link.head.codec
     if codec is Codec.RAW:
         _copy(link.payload, out)
@@ -202,16 +225,38 @@ def _put(link: Link, out: memoryview) -> None:
         out[whole:] = link.payload[: len(out) - whole]
     else:
         words, parts = _laid_out(link, out)
+        _decode(codec, parts, words)
+
+
+def _upper(link: Link, out: memoryview, base: Unsigned | None) -> Unsigned:
+    """The upper halves of a frame's words.
+
+    base: those of what it is a delta of, which are used up; None: they are in `out`, if it is one.
+    """
+    width = link.head.word_size
+    count = len(out) // width
+    if base is None:
+        base = scratch_words("upper", count, width // 2)
+        if link.head.base is not None:
+            upper_halves(words_in(out, width), base)
+    _decode(link.head.codec, _parts(link)[1 : 1 + width // 2], base)
+    return base
+
+
+def _join(link: Link, upper: Unsigned, out: memoryview) -> None:
+    """Whole words into `out`."""
+    words, parts = _laid_out(link, out)
+    join_halves(np.frombuffer(parts[0], upper.dtype), upper, words)
+
+
+def _decode(codec: Codec, parts: list[memoryview], words: Unsigned) -> None:
+    """What parts hold, into `words`, which are the base's if the codec is of a delta."""
+    width = words.itemsize
+    if codec is Codec.PLANES or codec is Codec.ROTATED_PLANES:
         join(parts, words)
         if codec is Codec.ROTATED_PLANES:
             unrotate(words)
-
-
-def _apply(link: Link, out: memoryview) -> None:
-    """Make a chunk of its base, in place."""
-    codec = link.head.codec
-    words, parts = _laid_out(link, out)
-    width = words.itemsize
+        return
     if codec is Codec.SPARSE_DELTA:
         where = delta.places(plane(parts[0], -(-len(words) // 8)), len(words))
         values = scratch_words("zigzag", len(where), width)
@@ -221,25 +266,13 @@ def _apply(link: Link, out: memoryview) -> None:
         words[where] = there
         return
     zigzag = scratch_words("zigzag", len(words), width)
-    if codec is Codec.SCALED_DELTA:
-        join(parts[1:], zigzag)
-        delta.scaled(words, _scale(parts[0]), words)
-    elif codec is Codec.SORTED_DELTA:
-        grouped = scratch_words("scaled", len(words), width)
+    if codec is Codec.SORTED_DELTA:
+        grouped = scratch_words("grouped", len(words), width)
         join(parts, grouped)
         zigzag[delta.by_exponent(words)] = grouped
     else:
         join(parts, zigzag)
     delta.add(zigzag, words)
-
-
-def _scale(part: memoryview) -> np.float32:
-    if len(part) != 4:
-        raise CorruptObjectError(f"it has a scale of {len(part)} bytes")
-    scale = np.frombuffer(part, "<f4")[0]
-    if not 0.5 <= scale <= 1:
-        raise CorruptObjectError(f"it has a scale of {scale}")
-    return np.float32(scale)
 
 
 def _copy(raw: memoryview, out: memoryview) -> None:

@@ -10,8 +10,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from casckpt.objects import delta
-from casckpt.objects.frame import Codec
+from casckpt.objects.chain import is_halved
+from casckpt.objects.frame import Codec, FrameHead
 from casckpt.objects.scratch import Unsigned
 
 # The sample: strips of neighbouring words, evenly spread.
@@ -22,10 +22,8 @@ _SAMPLE: Final = _STRIPS * _STRIP
 _SPARSE: Final = 0.3
 # A codec that is decoded over a base must be that much smaller than one that is not.
 _GAIN: Final = 0.97
-_LEAST_SCALE: Final = 0.5
-# The positive normal numbers among float32 words, seen as signed integers.
-_LEAST_NORMAL: Final = 0x00800000
-_GREATEST_NORMAL: Final = 0x7F7FFFFF
+# Of the entropy that bytes at random have in a sample, what is taken for noise.
+_NOISE: Final = 0.9
 # Bits of all words that are counted together, by how many they are: n * log2(n).
 _COUNTED: Final = np.arange(1, 2 * _SAMPLE + 1) * np.log2(np.arange(1, 2 * _SAMPLE + 1))
 _TOGETHER: Final = np.concatenate(([0.0], _COUNTED))
@@ -34,10 +32,10 @@ _LENGTHS: Final = np.maximum(np.arange(256.0) - 126, 0)
 
 
 class Choice(NamedTuple):
-    """scale: of a scaled delta."""
+    """halved: whether words stand in halves, the lower ones as they are."""
 
     codec: Codec
-    scale: np.float32 = np.float32(1)
+    halved: bool = False
 
 
 def sample(words: Unsigned) -> Unsigned:
@@ -48,48 +46,53 @@ def sample(words: Unsigned) -> Unsigned:
     return words[: apart * _STRIPS].reshape(_STRIPS, apart)[:, :_STRIP].ravel()
 
 
-def choose(words: Unsigned, base: Unsigned | None, *, floating: bool, last: Codec | None = None) -> Choice:
+def choice_of(head: FrameHead) -> Choice:
+    """What was chosen for a frame."""
+    return Choice(head.codec, is_halved(head))
+
+
+def choose(words: Unsigned, base: Unsigned | None, *, floating: bool, last: Choice | None = None) -> Choice:
     """The codec of a chunk of numbers: PLANES or ROTATED_PLANES, CONSTANT, or with a base one of the deltas.
 
-    last: the codec of the base's own frame. Where that is a dense delta, this is one too, most likely, and no time is
+    last: what was chosen for the base itself. Where that is a dense delta, this is one too, most likely, and no time is
     spent on making sure: chains are short, and what begins the next one is looked at again.
     """
     if words[0] == words[-1] and (sample(words) == words[0]).all() and (words == words[0]).all():
         return Choice(Codec.CONSTANT)
-    alone = Choice(Codec.ROTATED_PLANES if floating and words.itemsize > 1 else Codec.PLANES)
     if base is None:
-        return alone
-    if last is Codec.DELTA_PLANES:
-        return Choice(last)
+        return alone(words) if floating else Choice(Codec.PLANES)
+    if last is not None and last.codec is Codec.DELTA_PLANES:
+        return last
     seen, before = sample(words), sample(base)
-    if last is Codec.SCALED_DELTA:
-        scale = scale_of(seen, before)
-        return Choice(Codec.DELTA_PLANES) if scale is None else Choice(last, scale)
     unchanged, bits = _bits(_distance(seen, before))
     if unchanged >= 1 - _SPARSE:
         return Choice(Codec.SPARSE_DELTA)
     found = Choice(Codec.DELTA_PLANES)
-    if floating and words.itemsize == 4:
-        scale = scale_of(seen, before)
-        if scale is not None:
-            grown = np.empty_like(before)
-            delta.scaled(before, scale, grown)
-            scaled = _bits(_distance(seen, grown))[1] - (1 if (seen >= grown).all() else 0)  # then there are no signs
-            if scaled < _GAIN * bits:
-                found, bits = Choice(Codec.SCALED_DELTA, scale), scaled
+    if floating and _is_halved(seen):
+        half = 4 * words.itemsize
+        upper = half + _bits(_distance(_upper(seen), _upper(before)))[1]
+        if _GAIN * upper < bits:
+            found, bits = Choice(Codec.DELTA_PLANES, halved=True), upper
     if floating and bits < _GAIN * (8 * words.itemsize - 8):
         return found  # what stands behind the exponent takes more by itself
-    return found if bits < _GAIN * _bits_alone(seen, floating) else alone
+    return found if bits < _GAIN * _bits_alone(seen, floating) else alone(words) if floating else Choice(Codec.PLANES)
 
 
-def scale_of(words: Unsigned, base: Unsigned) -> np.float32 | None:
-    """The least that any of some float32 words is of its base, where it is from a half to one and all of them are
-    positive: so far a decaying average falls before something is added to it. None where it is not so."""
-    for one in (words.view("<i4"), base.view("<i4")):
-        if one.min() < _LEAST_NORMAL or one.max() > _GREATEST_NORMAL:
-            return None
-    least = np.divide(words.view("<f4"), base.view("<f4"), dtype=np.float64).min()
-    return np.float32(least) if _LEAST_SCALE <= least <= 1 else None
+def alone(words: Unsigned) -> Choice:
+    """What floating-point words are by themselves."""
+    return Choice(Codec.ROTATED_PLANES, _is_halved(sample(words)))
+
+
+def _is_halved(seen: Unsigned) -> bool:
+    """Whether the lower halves of words are noise, told from the uppermost byte of them."""
+    if seen.itemsize < 4:
+        return False
+    upmost = (seen >> seen.dtype.type(4 * seen.itemsize - 8)).astype(np.uint8)
+    return _entropy(np.bincount(upmost), len(seen)) > _NOISE * min(8, math.log2(len(seen)))
+
+
+def _upper(words: Unsigned) -> Unsigned:
+    return words.view(f"<u{words.itemsize // 2}")[1::2]
 
 
 def _distance(words: Unsigned, base: Unsigned) -> Unsigned:

@@ -10,11 +10,11 @@ import numpy as np
 
 from casckpt.limits import DEPTHS
 from casckpt.objects import delta
-from casckpt.objects.chooser import Choice, choose, sample
+from casckpt.objects.chooser import Choice, alone, choice_of, choose, sample
 from casckpt.objects.codec import compress
 from casckpt.objects.frame import DELTAS, MAX_PLANES, Codec, FrameHead, head_size, pack_head
 from casckpt.objects.ids import Kind
-from casckpt.objects.planes import huffman, rotate, split, words_in
+from casckpt.objects.planes import SORTED_WINDOW, huffman, lower_halves, rotate, split, upper_halves, words_in
 from casckpt.objects.scratch import Part, Unsigned, scratch_words
 from casckpt.objects.words import Words
 from casckpt.objects.zstd import compressor
@@ -23,23 +23,30 @@ from casckpt.objects.zstd import compressor
 _SMALLEST: Final = 256
 # What is coded is decoded each time it is loaded: it must be that much smaller than what it stands for.
 _WORTH: Final = {"fast": 0.97, "auto": 0.97, "small": 1.0}
+# Words of two bytes and less gain most by deltas; wider ones are not worth the time that more of them take to load.
+_WIDE_DEPTH: Final = 2
 # A sparse delta becomes no longer than that, if the sample was right.
 _SPARSE_WORTH: Final = 0.5
 # Planes of numbers that are not floating point are made where those of a sample shrink to this share.
 _PLANES_SHARE: Final = 0.9
 
 
+def depth_limit(mode: str, words: Words) -> int:
+    """The deltas that a chunk of such words lies over at most."""
+    return DEPTHS[mode] if words.size <= 2 or mode == "small" else min(_WIDE_DEPTH, DEPTHS[mode])
+
+
 @dataclass(frozen=True, slots=True)
 class Base:
     """A chunk that a delta may be taken to.
 
-    raw: its bytes. depth: the deltas that it lies over itself. codec: of its frame, where that is known.
+    raw: its bytes. depth: the deltas that it lies over itself. head: of its frame, where that is known.
     """
 
     id: bytes
     raw: memoryview
     depth: int
-    codec: Codec | None = None
+    head: FrameHead | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +97,10 @@ def _coded(raw: memoryview, words: Words, mode: str, base: Base | None) -> Coded
     if mode == "none" or len(raw) < _SMALLEST:
         return None
     numbers = words_in(raw, words.size)
-    usable = base is not None and base.depth < DEPTHS[mode] and len(base.raw) == len(raw)
+    usable = base is not None and base.depth < depth_limit(mode, words) and len(base.raw) == len(raw)
     before = words_in(base.raw, words.size) if base is not None and usable else None
     tail = raw[len(numbers) * words.size :]
-    last = base.codec if base is not None and mode != "small" else None
+    last = choice_of(base.head) if base is not None and base.head is not None and mode != "small" else None
     choice = choose(numbers, before, floating=words.floating, last=last)
     if choice.codec is Codec.CONSTANT and tail == raw[: len(tail)]:
         return Coded(Codec.CONSTANT, words.size, (raw[: words.size],), has_planes=False)
@@ -111,11 +118,11 @@ def _tried(choice: Choice, before: Unsigned | None, words: Words) -> list[Choice
     """The deltas that are worth a try where time does not matter."""
     if before is None:
         return []
-    tried = [Choice(Codec.DELTA_PLANES)]
-    if choice.codec in (Codec.SPARSE_DELTA, Codec.SCALED_DELTA):
+    tried = [Choice(Codec.DELTA_PLANES, choice.halved)]
+    if choice.codec is Codec.SPARSE_DELTA:
         tried.append(choice)
     if words.floating:
-        tried.append(Choice(Codec.SORTED_DELTA))
+        tried.append(Choice(Codec.SORTED_DELTA, choice.halved))
     return tried
 
 
@@ -126,17 +133,22 @@ def coded_by(choice: Choice, numbers: Unsigned, before: Unsigned | None, tail: m
     """
     codec, count, width = choice.codec, len(numbers), numbers.itemsize
     first: list[Part] = []
+    coder = huffman(SORTED_WINDOW) if codec is Codec.SORTED_DELTA else huffman()
+    if choice.halved:
+        lower, upper = (scratch_words(f"{codec.name} {half}", count, width // 2) for half in ("lower", "upper"))
+        lower_halves(numbers, lower)
+        upper_halves(numbers, upper)
+        numbers, first = upper, [lower.view(np.uint8)]
+        if before is not None:
+            upper_halves(before, below := scratch_words("below", count, width // 2))
+            before = below
     made = numbers
     if codec is Codec.ROTATED_PLANES:
-        made = scratch_words("made", count, width)
+        made = scratch_words("made", count, numbers.itemsize)
         rotate(numbers, made)
     elif codec in DELTAS:
         assert before is not None
-        made = scratch_words("made", count, width)
-        if codec is Codec.SCALED_DELTA:
-            grown = scratch_words("scaled", count, width)
-            delta.scaled(before, choice.scale, grown)
-            before, first = grown, [choice.scale.tobytes()]
+        made = scratch_words("made", count, numbers.itemsize)
         delta.difference(numbers, before, made)
         if codec is Codec.SPARSE_DELTA:
             bits = delta.changed(made)
@@ -145,14 +157,14 @@ def coded_by(choice: Choice, numbers: Unsigned, before: Unsigned | None, tail: m
             made = np.compress(made != 0, made)
         elif codec is Codec.SORTED_DELTA:
             made = made[delta.by_exponent(before)]
-    parts = [*first, *split(made, huffman(), codec.name)]
+    parts = [*first, *split(made, coder, codec.name)]
     return Coded(codec, width, [*parts, tail.tobytes()] if len(tail) else parts)
 
 
 def _alone(raw: memoryview, numbers: Unsigned, tail: memoryview, words: Words, mode: str) -> list[Coded]:
     """A chunk by itself, in the ways that a sample promises something of."""
     if words.floating:
-        return [coded_by(Choice(Codec.ROTATED_PLANES), numbers, None, tail)]
+        return [coded_by(alone(numbers), numbers, None, tail)]
     found: list[Coded] = []
     seen = sample(numbers)
     if _size(split(seen, huffman(), "sampled")) < _PLANES_SHARE * seen.nbytes:

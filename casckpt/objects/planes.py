@@ -19,19 +19,22 @@ import zstandard
 from casckpt.objects.scratch import Bytes, Part, Unsigned, scratch, scratch_words
 from casckpt.objects.zstd import decompressed
 
-_HUFFMAN: Final = zstandard.ZstdCompressionParameters.from_level(
-    1, strategy=1, min_match=7, window_log=18, hash_log=6, chain_log=6, search_log=1, target_length=0
-)
+# The binary logarithms of how many bytes have one Huffman table. Where words are sorted, what is far apart differs.
+_WINDOW: Final = 18
+SORTED_WINDOW: Final = 13
 
 _local = threading.local()
 
 
-def huffman() -> zstandard.ZstdCompressor:
-    """This thread's coder of planes."""
-    if "huffman" not in _local.__dict__:
-        _local.huffman = zstandard.ZstdCompressor(compression_params=_HUFFMAN)
-    found: zstandard.ZstdCompressor = _local.huffman
-    return found
+def huffman(window: int = _WINDOW) -> zstandard.ZstdCompressor:
+    """This thread's coder of planes, with a Huffman table for each 2^window bytes, or 128 KiB if that is less."""
+    made: dict[int, zstandard.ZstdCompressor] = _local.__dict__.setdefault("huffman", {})
+    if window not in made:
+        parameters = zstandard.ZstdCompressionParameters.from_level(
+            1, strategy=1, min_match=7, window_log=window, hash_log=6, chain_log=6, search_log=1, target_length=0
+        )
+        made[window] = zstandard.ZstdCompressor(compression_params=parameters)
+    return made[window]
 
 
 def words_in(raw: memoryview, width: int) -> Unsigned:
@@ -94,3 +97,25 @@ def unrotate(words: Unsigned) -> None:
     sign = words << words.dtype.type(8 * words.itemsize - 1)
     words >>= words.dtype.type(1)
     words |= sign
+
+
+# -- halves ------------------------------------------------------------------------------------------------------------
+# The lower half of a float32 is noise, whatever it is held against. Words in halves have it stored as it is, and their
+# upper half as a word of its own: so only upper halves are held against others, and decoded along a chain.
+
+
+def lower_halves(words: Unsigned, out: Unsigned) -> None:
+    """The lower half of each word."""
+    np.copyto(out, words, casting="unsafe")
+
+
+def upper_halves(words: Unsigned, out: Unsigned) -> None:
+    """The upper half of each word."""
+    np.copyto(out, words.view(f"<u{out.itemsize}")[1::2])
+
+
+def join_halves(lower: Unsigned, upper: Unsigned, out: Unsigned) -> None:
+    """The inverse of both."""
+    np.copyto(out, upper)
+    np.left_shift(out, 4 * out.itemsize, out=out)
+    np.bitwise_or(out, lower, out=out)

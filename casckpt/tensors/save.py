@@ -24,10 +24,10 @@ import xxhash
 from casckpt.errors import CorruptObjectError
 from casckpt.history import ingest as history
 from casckpt.history.ingest import Ingest
-from casckpt.limits import DEPTHS, KIB, MIB
+from casckpt.limits import KIB, MIB
 from casckpt.objects.chain import decode_into
 from casckpt.objects.codec import encode_in_place
-from casckpt.objects.encoding import Base, encode_chunk
+from casckpt.objects.encoding import Base, depth_limit, encode_chunk
 from casckpt.objects.frame import head_size
 from casckpt.objects.ids import IdScheme, Kind
 from casckpt.objects.node import NodeRef, StorageNode, chunk_count, stands_inline
@@ -373,10 +373,11 @@ class Save:
         mode = self._settings.codec
         if self._settings.version == 1:
             return encode_in_place(oid, buffer, mode)
-        if before is None or not DEPTHS[mode]:
+        deepest = depth_limit(mode, part.words)
+        if before is None or not deepest:
             return encode_chunk(oid, buffer, part.words, mode)
         length = len(buffer) - self._head
-        with self._ingest.chain(before, length, DEPTHS[mode] - 1) as chain:
+        with self._ingest.chain(before, length, deepest - 1) as chain:
             if chain is None:
                 return encode_chunk(oid, buffer, part.words, mode)
             raw = scratch("base", length).data
@@ -384,7 +385,7 @@ class Save:
                 decode_into(self._settings.scheme, chain, raw)
             except CorruptObjectError:  # told by whoever loads or checks it; a delta to it would be lost with it
                 return encode_chunk(oid, buffer, part.words, mode)
-            base = Base(before, raw, len(chain.links) - 1, chain.head.codec)
+            base = Base(before, raw, len(chain.links) - 1, chain.head)
         return encode_chunk(oid, buffer, part.words, mode, base)
 
     def abandon(self) -> None:
