@@ -6,7 +6,7 @@ What is estimated is bits a word. The same chunk over the same base always gets 
 from __future__ import annotations
 
 import math
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,8 @@ _SAMPLE: Final = _STRIPS * _STRIP
 _SPARSE: Final = 0.3
 # A codec that is decoded over a base must be that much smaller than one that is not.
 _GAIN: Final = 0.97
+# And a scaled delta than one that is not; both are decoded over the base.
+_GAIN_BY_SCALE: Final = 0.99
 _LEAST_SCALE: Final = 0.5
 # The positive normal numbers among float32 words, seen as signed integers.
 _LEAST_NORMAL: Final = 0x00800000
@@ -29,8 +31,8 @@ _GREATEST_NORMAL: Final = 0x7F7FFFFF
 # Bits of all words that are counted together, by how many they are: n * log2(n).
 _COUNTED: Final = np.arange(1, 2 * _SAMPLE + 1) * np.log2(np.arange(1, 2 * _SAMPLE + 1))
 _TOGETHER: Final = np.concatenate(([0.0], _COUNTED))
-# The length of a number in bits, by the exponent that it has as a float32.
-_LENGTHS: Final = np.maximum(np.arange(256.0) - 126, 0)
+# The bits behind the uppermost one of a whole number, by the sign and exponent that it has as a float32.
+_BEHIND: Final = np.maximum(np.arange(512) % 256 - 127, 0)
 
 
 class Choice(NamedTuple):
@@ -65,7 +67,7 @@ def choose(words: Unsigned, base: Unsigned | None, *, floating: bool, last: Code
     if last is Codec.SCALED_DELTA:
         scale = scale_of(seen, before)
         return Choice(Codec.DELTA_PLANES) if scale is None else Choice(last, scale)
-    unchanged, bits = _bits(_distance(seen, before))
+    unchanged, bits = _bits(_difference(seen, before))
     if unchanged >= 1 - _SPARSE:
         return Choice(Codec.SPARSE_DELTA)
     found = Choice(Codec.DELTA_PLANES)
@@ -74,8 +76,8 @@ def choose(words: Unsigned, base: Unsigned | None, *, floating: bool, last: Code
         if scale is not None:
             grown = np.empty_like(before)
             delta.scaled(before, scale, grown)
-            scaled = _bits(_distance(seen, grown))[1] - (1 if (seen >= grown).all() else 0)  # then there are no signs
-            if scaled < _GAIN * bits:
+            _, scaled = _bits(_difference(seen, grown))
+            if scaled < _GAIN_BY_SCALE * bits:
                 found, bits = Choice(Codec.SCALED_DELTA, scale), scaled
     if floating and bits < _GAIN * (8 * words.itemsize - 8):
         return found  # what stands behind the exponent takes more by itself
@@ -92,21 +94,16 @@ def scale_of(words: Unsigned, base: Unsigned) -> np.float32 | None:
     return np.float32(least) if _LEAST_SCALE <= least <= 1 else None
 
 
-def _distance(words: Unsigned, base: Unsigned) -> Unsigned:
-    """How far words are from others, either way."""
-    signed = np.subtract(words, base).view(f"<i{words.itemsize}")
-    away: Unsigned = np.abs(signed).view(words.dtype)
-    return away
+def _bits(numbers: np.ndarray[tuple[int], np.dtype[Any]]) -> tuple[float, float]:
+    """The share of numbers, signed or not, that are zero, and about the bits that each takes: the share of entropy of
+    its sign and length, and what stands behind its uppermost bit."""
+    counts = np.bincount(numbers.astype(np.float32).view(np.uint32) >> np.uint32(23))
+    behind = float(counts.dot(_BEHIND[: len(counts)])) / len(numbers)
+    return float(counts[0]) / len(numbers), _entropy(counts, len(numbers)) + behind
 
 
-def _bits(distance: Unsigned) -> tuple[float, float]:
-    """The share of words that are at no distance, and about the bits that each takes: its length's share of entropy,
-    what stands behind the uppermost bit, and a sign."""
-    exponents = distance.astype(np.float32).view(np.uint32) >> np.uint32(23)
-    counts = np.bincount(exponents)
-    return int(counts[0]) / distance.size, _entropy(counts, distance.size) + float(
-        counts @ _LENGTHS[: len(counts)]
-    ) / distance.size
+def _difference(words: Unsigned, base: Unsigned) -> np.ndarray[tuple[int], np.dtype[Any]]:
+    return np.subtract(words, base).view(f"<i{words.itemsize}")
 
 
 def _bits_alone(words: Unsigned, floating: bool) -> float:
