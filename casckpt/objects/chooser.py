@@ -6,7 +6,7 @@ What is estimated is bits a word. The same chunk over the same base always gets 
 from __future__ import annotations
 
 import math
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -22,13 +22,15 @@ _SAMPLE: Final = _STRIPS * _STRIP
 _SPARSE: Final = 0.3
 # A codec that is decoded over a base must be that much smaller than one that is not.
 _GAIN: Final = 0.97
+# Words of so many bytes and more may stand in halves.
+_HALVED: Final = 4
 # Of the entropy that bytes at random have in a sample, what is taken for noise.
 _NOISE: Final = 0.9
 # Bits of all words that are counted together, by how many they are: n * log2(n).
 _COUNTED: Final = np.arange(1, 2 * _SAMPLE + 1) * np.log2(np.arange(1, 2 * _SAMPLE + 1))
 _TOGETHER: Final = np.concatenate(([0.0], _COUNTED))
-# The length of a number in bits, by the exponent that it has as a float32.
-_LENGTHS: Final = np.maximum(np.arange(256.0) - 126, 0)
+# The bits behind the uppermost one of a whole number, by the sign and exponent that it has as a float32.
+_BEHIND: Final = np.maximum(np.arange(512) % 256 - 127, 0)
 
 
 class Choice(NamedTuple):
@@ -62,15 +64,15 @@ def choose(words: Unsigned, base: Unsigned | None, *, floating: bool, last: Choi
     if base is None:
         return alone(words) if floating else Choice(Codec.PLANES)
     if last is not None and last.codec is Codec.DELTA_PLANES:
-        return last
+        return Choice(last.codec, last.halved and words.itemsize >= _HALVED)
     seen, before = sample(words), sample(base)
-    unchanged, bits = _bits(_distance(seen, before))
+    unchanged, bits = _bits(_difference(seen, before))
     if unchanged >= 1 - _SPARSE:
         return Choice(Codec.SPARSE_DELTA)
     found = Choice(Codec.DELTA_PLANES)
     if floating and _is_halved(seen):
         half = 4 * words.itemsize
-        upper = half + _bits(_distance(_upper(seen), _upper(before)))[1]
+        upper = half + _bits(_difference(_upper(seen), _upper(before)))[1]
         if _GAIN * upper < bits:
             found, bits = Choice(Codec.DELTA_PLANES, halved=True), upper
     if floating and bits < _GAIN * (8 * words.itemsize - 8):
@@ -85,7 +87,7 @@ def alone(words: Unsigned) -> Choice:
 
 def _is_halved(seen: Unsigned) -> bool:
     """Whether the lower halves of words are noise, told from the uppermost byte of them."""
-    if seen.itemsize < 4:
+    if seen.itemsize < _HALVED:
         return False
     upmost = (seen >> seen.dtype.type(4 * seen.itemsize - 8)).astype(np.uint8)
     return _entropy(np.bincount(upmost), len(seen)) > _NOISE * min(8, math.log2(len(seen)))
@@ -95,21 +97,16 @@ def _upper(words: Unsigned) -> Unsigned:
     return words.view(f"<u{words.itemsize // 2}")[1::2]
 
 
-def _distance(words: Unsigned, base: Unsigned) -> Unsigned:
-    """How far words are from others, either way."""
-    signed = np.subtract(words, base).view(f"<i{words.itemsize}")
-    away: Unsigned = np.abs(signed).view(words.dtype)
-    return away
+def _bits(numbers: np.ndarray[tuple[int], np.dtype[Any]]) -> tuple[float, float]:
+    """The share of numbers, signed or not, that are zero, and about the bits that each takes: the share of entropy of
+    its sign and length, and what stands behind its uppermost bit."""
+    counts = np.bincount(numbers.astype(np.float32).view(np.uint32) >> np.uint32(23))
+    behind = float(counts.dot(_BEHIND[: len(counts)])) / len(numbers)
+    return float(counts[0]) / len(numbers), _entropy(counts, len(numbers)) + behind
 
 
-def _bits(distance: Unsigned) -> tuple[float, float]:
-    """The share of words that are at no distance, and about the bits that each takes: its length's share of entropy,
-    what stands behind the uppermost bit, and a sign."""
-    exponents = distance.astype(np.float32).view(np.uint32) >> np.uint32(23)
-    counts = np.bincount(exponents)
-    return int(counts[0]) / distance.size, _entropy(counts, distance.size) + float(
-        counts @ _LENGTHS[: len(counts)]
-    ) / distance.size
+def _difference(words: Unsigned, base: Unsigned) -> np.ndarray[tuple[int], np.dtype[Any]]:
+    return np.subtract(words, base).view(f"<i{words.itemsize}")
 
 
 def _bits_alone(words: Unsigned, floating: bool) -> float:

@@ -90,13 +90,13 @@ def test_t_nights_read_every_chunk_once_in_one_transaction_or_many(monkeypatch, 
     with history.store.read() as reader:
         chunks = list(reader.keys(Space.CHUNK))
     read: list[bytes] = []
-    real = data.decode
+    real = data.verified
 
-    def decode(scheme, kind, oid, frame):
-        read.append(oid)
-        return real(scheme, kind, oid, frame)
+    def verified(scheme, chain):
+        read.append(chain.id)
+        return real(scheme, chain)
 
-    monkeypatch.setattr(data, "decode", decode)
+    monkeypatch.setattr(data, "verified", verified)
     monkeypatch.setattr(data, "CHECK_KEYS", keys)
     monkeypatch.setattr(data, "CHECK_BATCH", size)
     monkeypatch.setattr(data, "_TASK", 700)

@@ -34,7 +34,7 @@ def put_state(
 
     parent: the commit whose chunks may be the bases of deltas.
     """
-    before = nodes_of(ingest, parent)
+    before = nodes_of(ingest, parent) if DEPTHS[codec] else {}
     storages: list[bytes | NodeRef] = []
     size = history.store.format.chunk_size
     parts: list[tuple[Any, Any]] = []

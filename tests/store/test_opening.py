@@ -219,7 +219,7 @@ def test_a_newer_format_is_refused_and_nothing_is_changed(tmp_path):
     store.close()
     rewrite_format(tmp_path / "store", msgspec.msgpack.encode({"version": 3, "what": "comes later"}))
     before = snapshot(tmp_path)
-    with pytest.raises(NewerFormatError, match=r"its format is 2, and .* up to 1.*later casckpt"):
+    with pytest.raises(NewerFormatError, match=r"its format is 3, and .* up to 2.*later casckpt"):
         open_store(tmp_path / "store")
     assert snapshot(tmp_path) == before
 
