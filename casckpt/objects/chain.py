@@ -32,6 +32,7 @@ _SHAPES: Final[dict[Codec, tuple[tuple[int, ...], int]]] = {
     Codec.DELTA_PLANES: (_WORDS, 0),
     Codec.SORTED_DELTA: ((2, 4, 8), 0),
     Codec.SPARSE_DELTA: (_WORDS, 1),
+    Codec.SCALED_DELTA: ((4,), 1),
 }
 # Those of which words of these sizes may stand in halves: the lower halves as one part, planes of the upper ones.
 _HALVED: Final = (Codec.ROTATED_PLANES, Codec.DELTA_PLANES, Codec.SORTED_DELTA)
@@ -266,13 +267,25 @@ def _decode(codec: Codec, parts: list[memoryview], words: Unsigned) -> None:
         words[where] = there
         return
     zigzag = scratch_words("zigzag", len(words), width)
-    if codec is Codec.SORTED_DELTA:
+    if codec is Codec.SCALED_DELTA:
+        join(parts[1:], zigzag)
+        delta.scaled(words, _scale(parts[0]), words)
+    elif codec is Codec.SORTED_DELTA:
         grouped = scratch_words("grouped", len(words), width)
         join(parts, grouped)
         zigzag[delta.by_exponent(words)] = grouped
     else:
         join(parts, zigzag)
     delta.add(zigzag, words)
+
+
+def _scale(part: memoryview) -> np.float32:
+    if len(part) != 4:
+        raise CorruptObjectError(f"it has a scale of {len(part)} bytes")
+    scale = np.frombuffer(part, "<f4")[0]
+    if not 0.5 <= scale <= 1:
+        raise CorruptObjectError(f"it has a scale of {scale}")
+    return np.float32(scale)
 
 
 def _copy(raw: memoryview, out: memoryview) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from casckpt.objects import delta
 from casckpt.objects.chain import is_halved
 from casckpt.objects.frame import Codec, FrameHead
 from casckpt.objects.scratch import Unsigned
@@ -22,6 +23,14 @@ _SAMPLE: Final = _STRIPS * _STRIP
 _SPARSE: Final = 0.3
 # A codec that is decoded over a base must be that much smaller than one that is not.
 _GAIN: Final = 0.97
+# And a scaled delta than one that is not, since it takes twice the time.
+_GAIN_BY_SCALE: Final = 0.95
+_LEAST_SCALE: Final = 0.5
+# Shares of less difference are the same one: a few float32 roundings.
+_SAME_SHARE: Final = 1e-6
+# float32 words without their signs, seen as whole numbers, that are normal.
+_LEAST_NORMAL: Final = 0x00800000
+_GREATEST_NORMAL: Final = 0x7F7FFFFF
 # Words of so many bytes and more may stand in halves.
 _HALVED: Final = 4
 # Of the entropy that bytes at random have in a sample, what is taken for noise.
@@ -34,10 +43,11 @@ _BEHIND: Final = np.maximum(np.arange(512) % 256 - 127, 0)
 
 
 class Choice(NamedTuple):
-    """halved: whether words stand in halves, the lower ones as they are."""
+    """halved: whether words stand in halves, the lower ones as they are. scale: of a scaled delta."""
 
     codec: Codec
     halved: bool = False
+    scale: np.float32 = np.float32(1)
 
 
 def sample(words: Unsigned) -> Unsigned:
@@ -75,9 +85,31 @@ def choose(words: Unsigned, base: Unsigned | None, *, floating: bool, last: Choi
         upper = half + _bits(_difference(_upper(seen), _upper(before)))[1]
         if _GAIN * upper < bits:
             found, bits = Choice(Codec.DELTA_PLANES, halved=True), upper
+    if floating and words.itemsize == 4:
+        scale = scale_of(seen, before)
+        if scale is not None:
+            grown = np.empty_like(before)
+            delta.scaled(before, scale, grown)
+            _, scaled = _bits(_difference(seen, grown))
+            if scaled < _GAIN_BY_SCALE * bits:
+                found, bits = Choice(Codec.SCALED_DELTA, scale=scale), scaled
     if floating and bits < _GAIN * (8 * words.itemsize - 8):
         return found  # what stands behind the exponent takes more by itself
     return found if bits < _GAIN * _bits_alone(seen, floating) else alone(words) if floating else Choice(Codec.PLANES)
+
+
+def scale_of(words: Unsigned, base: Unsigned) -> np.float32 | None:
+    """What float32 words are of their base, if they are a decaying average: most are one and the same share of it where
+    nothing was added (rows of an embedding that no token met), and none is less where squares were. From a half to one;
+    None where it is not so, or any of them is no normal number."""
+    for one in (words, base):
+        size = one & np.uint32(0x7FFFFFFF)
+        if size.min() < _LEAST_NORMAL or size.max() > _GREATEST_NORMAL:
+            return None
+    shares = np.divide(words.view("<f4"), base.view("<f4"), dtype=np.float64)
+    middle = np.partition(shares, len(shares) // 2)[len(shares) // 2]
+    least = middle if np.count_nonzero(np.abs(shares - middle) < _SAME_SHARE) > len(shares) // 2 else shares.min()
+    return np.float32(least) if _LEAST_SCALE <= least <= 1 else None
 
 
 def alone(words: Unsigned) -> Choice:

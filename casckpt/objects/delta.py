@@ -33,6 +33,23 @@ def add(zigzag: Unsigned, onto: Unsigned) -> None:
     np.add(onto, zigzag, out=onto)
 
 
+def scaled(base: Unsigned, scale: np.float32, out: Unsigned) -> None:
+    """float32 words times a number: what a decaying average becomes before something is added to it.
+
+    Only normal numbers are multiplied, those of the smallest exponent left out, and only by 1/2 to 1: there, IEEE 754
+    has one answer, whether or not the processor flushes denormal numbers to zero. All others stay as they are.
+    """
+    exponent = scratch_words("sign", len(base), 4)
+    np.right_shift(base, 23, out=exponent)
+    np.bitwise_and(exponent, 255, out=exponent)
+    np.subtract(exponent, 2, out=exponent)  # those of 0 and 1 wrap around
+    if len(base) and int(exponent.max()) < 253:
+        np.multiply(base.view("<f4"), scale, out=out.view("<f4"))
+        return
+    np.copyto(out, base)
+    np.multiply(base.view("<f4"), scale, out=out.view("<f4"), where=exponent < 253)  # several times slower
+
+
 def by_exponent(base: Unsigned) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
     """An order of the words in which those of one exponent stand together: by the eight bits behind the sign."""
     top = (base >> base.dtype.type(8 * base.itemsize - 9)).astype(np.uint8)

@@ -119,7 +119,7 @@ def _tried(choice: Choice, before: Unsigned | None, words: Words) -> list[Choice
     if before is None:
         return []
     tried = [Choice(Codec.DELTA_PLANES, choice.halved)]
-    if choice.codec is Codec.SPARSE_DELTA:
+    if choice.codec in (Codec.SPARSE_DELTA, Codec.SCALED_DELTA):
         tried.append(choice)
     if words.floating:
         tried.append(Choice(Codec.SORTED_DELTA, choice.halved))
@@ -149,6 +149,10 @@ def coded_by(choice: Choice, numbers: Unsigned, before: Unsigned | None, tail: m
     elif codec in DELTAS:
         assert before is not None
         made = scratch_words("made", count, numbers.itemsize)
+        if codec is Codec.SCALED_DELTA:
+            grown = scratch_words("scaled", count, width)
+            delta.scaled(before, choice.scale, grown)
+            before, first = grown, [choice.scale.tobytes()]
         delta.difference(numbers, before, made)
         if codec is Codec.SPARSE_DELTA:
             bits = delta.changed(made)

@@ -55,10 +55,11 @@ class Codec(IntEnum):
     SPARSE_DELTA = 4
     CONSTANT = 5
     ROTATED_PLANES = 6
-    SORTED_DELTA = 7
+    SCALED_DELTA = 7
+    SORTED_DELTA = 8
 
 
-DELTAS: Final = frozenset({Codec.DELTA_PLANES, Codec.SPARSE_DELTA, Codec.SORTED_DELTA})
+DELTAS: Final = frozenset({Codec.DELTA_PLANES, Codec.SPARSE_DELTA, Codec.SCALED_DELTA, Codec.SORTED_DELTA})
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,15 +61,17 @@ class Frames:
         over = None
         if base is not None:
             chain = self.chain(base)
-            over = Base(chunk_id(base), shifted(base, shift), len(chain.links) - 1, chain.head.codec)
+            over = Base(chunk_id(base), shifted(base, shift), len(chain.links) - 1, chain.head)
         self.held[oid] = bytes(encode_chunk(oid, room_for(raw, shift), words, mode, over))
         return read_frame(self.look_up(oid))[0].codec
 
-    def force(self, raw: bytes, codec: Codec, width: int, base: bytes | None = None, scale: float = 1.0) -> None:
+    def force(
+        self, raw: bytes, codec: Codec, width: int, base: bytes | None = None, halved: bool = False, scale: float = 0.75
+    ) -> None:
         """Encode a chunk by a codec, whatever it is good for."""
         oid = chunk_id(raw)
         over = None if base is None else Base(chunk_id(base), memoryview(base), 0)
-        self.held[oid] = forced(oid, raw, Choice(codec, np.float32(scale)), width, over)
+        self.held[oid] = forced(oid, raw, Choice(codec, halved, np.float32(scale)), width, over)
 
     def chain(self, raw: bytes) -> Chain:
         return read_chain(chunk_id(raw), self.look_up, len(raw))
@@ -97,6 +99,13 @@ def forced(oid: bytes, raw: bytes, choice: Choice, width: int, base: Base | None
     length = head_size(16, has_base=base is not None, planes=len(coded.parts)) + coded.size
     roomy = memoryview(bytearray(max(length, head_size(16) + len(raw))))
     return bytes(framed(oid, coded, len(raw), roomy, base))
+
+
+def kinds() -> list[tuple[Codec, int, bool]]:
+    """Every codec with each size of words that it takes, whole or, where it may have them so, in halves."""
+    whole = [(codec, width, False) for codec in Codec for width in widths_of(codec)]
+    halved = (Codec.ROTATED_PLANES, Codec.DELTA_PLANES, Codec.SORTED_DELTA)
+    return whole + [(codec, width, True) for codec in halved for width in (4, 8)]
 
 
 def widths_of(codec: Codec) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from casckpt.objects.chooser import choose, sample
+from casckpt.objects.chooser import Choice, choose, sample
 from casckpt.objects.frame import Codec
 
 NUMBERS = np.random.default_rng(0)
@@ -44,6 +44,31 @@ def test_the_scale_of_a_decaying_average_is_found(scale: float) -> None:
     assert choice.codec is Codec.SCALED_DELTA and abs(choice.scale / scale - 1) < 1e-3
 
 
+def test_the_share_of_moments_that_nothing_was_added_to_is_found_whatever_their_signs() -> None:
+    before = (NUMBERS.standard_normal(50_000) * 1e-3).astype("<f4")
+    now = before * np.float32(0.9)
+    now[::3] += (NUMBERS.standard_normal(len(now[::3])) * 1e-4).astype("<f4")
+    choice = choose(now.view("<u4"), before.view("<u4"), floating=True)
+    assert choice.codec is Codec.SCALED_DELTA and abs(choice.scale / 0.9 - 1) < 1e-6
+
+
+@pytest.mark.parametrize("width", [4, 8])
+def test_words_stand_in_halves_where_the_lower_ones_are_noise(width: int) -> None:
+    def choice(words: np.ndarray, base: np.ndarray | None) -> Choice:
+        as_words = [None if one is None else one.astype(f"<f{width}").view(f"<u{width}") for one in (words, base)]
+        assert as_words[0] is not None
+        return choose(as_words[0], as_words[1], floating=True)
+
+    before = NUMBERS.standard_normal(50_000).astype(f"<f{width}")
+    dense = before + 1e-2 * NUMBERS.standard_normal(50_000)
+    assert choice(dense, None) == Choice(Codec.ROTATED_PLANES, halved=True)
+    assert choice(dense, before) == Choice(Codec.DELTA_PLANES, halved=True)
+    tiny = before * (1 + 2.0 ** (-20 if width == 4 else -48) * NUMBERS.standard_normal(50_000))
+    assert choice(tiny, before) == Choice(Codec.DELTA_PLANES, halved=False)
+    short = before.astype("<f4").view("<u4") & np.uint32(0xFFFF0000)
+    assert choice(short.view("<f4"), None) == Choice(Codec.ROTATED_PLANES, halved=False)
+
+
 @pytest.mark.parametrize("wrong", [0.0, -1.0, np.nan, np.inf, 1e-40])
 def test_words_that_cannot_be_scaled_are_not_and_nobody_is_warned(wrong: float) -> None:
     before = np.square(NUMBERS.standard_normal(5000)).astype("<f4")
@@ -61,11 +86,11 @@ def test_what_the_base_is_by_is_taken_on_trust_where_it_is_a_dense_delta() -> No
     now, other = before * np.float32(0.9), -before
 
     def codec(words: np.ndarray, last: Codec) -> Codec:
-        return choose(words.view("<u4"), before.view("<u4"), floating=True, last=last).codec
+        return choose(words.view("<u4"), before.view("<u4"), floating=True, last=Choice(last)).codec
 
     assert codec(other, Codec.DELTA_PLANES) is Codec.DELTA_PLANES
     assert codec(now, Codec.SCALED_DELTA) is Codec.SCALED_DELTA
-    assert codec(other, Codec.SCALED_DELTA) is Codec.DELTA_PLANES, "there is no scale"
+    assert codec(other, Codec.SCALED_DELTA) is Codec.ROTATED_PLANES, "it is looked at anew"
     for last in (Codec.SPARSE_DELTA, Codec.ROTATED_PLANES, Codec.RAW):
         assert codec(NUMBERS.standard_normal(50_000).astype("<f4"), last) is Codec.ROTATED_PLANES
     assert codec(np.ones_like(now), Codec.DELTA_PLANES) is Codec.CONSTANT

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from casckpt.limits import CODECS, DEPTHS, MIB
-from casckpt.objects.encoding import Base, encode_chunk
+from casckpt.objects.encoding import Base, depth_limit, encode_chunk
 from casckpt.objects.frame import DELTAS, Codec, head_size, read_frame
 from casckpt.objects.words import Words
 from tests.objects.chunks import WIDTHS, Frames, chunk_id, contents, next_contents, room_for
@@ -108,12 +108,13 @@ def test_each_kind_of_change_gets_the_codec_that_is_made_for_it() -> None:
 def test_a_chain_is_no_longer_than_its_mode_says(mode: str) -> None:
     frames = Frames()
     before, raw = None, _floats(5000)
-    depths = []
-    for _ in range(2 * DEPTHS[mode] + 2):
+    depths: list[int] = []
+    deepest = depth_limit(mode, F32)
+    for _ in range(2 * deepest + 2):
         frames.put(raw.tobytes(), F32, mode, before)
         depths.append(len(frames.chain(raw.tobytes()).links) - 1)
         before, raw = raw.tobytes(), raw + np.float32(1e-4) * _floats(5000)
-    assert depths == 2 * list(range(DEPTHS[mode] + 1))
+    assert depths == 2 * list(range(deepest + 1))
 
 
 def test_a_sample_that_misleads_costs_little() -> None:
