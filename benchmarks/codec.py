@@ -21,12 +21,13 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from benchmarks import machine
+from benchmarks.child import ROOT
 from benchmarks.coding import found as kept
 from benchmarks.coding import goals, report, runs, speed, stores, streams
 from benchmarks.coding.coders import CODERS
 from benchmarks.coding.found import Found
 from benchmarks.disk import check_room, remove
-from benchmarks.report import plots
+from benchmarks.report import pages, plots
 
 STREAMS, STORES = "streams", "stores"
 REPEATS, REPEATS_QUICK = 7, 1
@@ -34,6 +35,7 @@ REPEATS, REPEATS_QUICK = 7, 1
 SECONDS, SECONDS_QUICK = 0.06, 0.001
 STALL, STALL_QUICK = 200_000_000, 8_000_000
 ROOM, ROOM_QUICK = 6_000_000_000, 300_000_000
+GOALS, DETAILS = "<!-- codec table -->", "<!-- codec details -->"
 PEERS = ("blosc2", "openzl", "pcodec", "zipnn", "zstandard", "torch", "numpy")
 
 
@@ -47,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--out", type=Path, default=Path("benchmark-results"), help="a folder, on the disk to be measured"
     )
+    made.add_argument("--pages", action="store_true", help="put the tables into docs/benchmarks.md")
     made.add_argument("--quick", action="store_true", help="tiny models, one repeat: to see that it runs")
     return made
 
@@ -66,8 +69,17 @@ def main(arguments: list[str] | None = None) -> int:
     (options.out / "codec.md").write_text(report.whole(found, judged))
     if plots.available() and found.streams:
         report.draw(found, options.out / "codec.png")
+    if options.pages:
+        show(found, judged, ROOT)
     print(report.goals(judged))
     return 0
+
+
+def show(found: Found, judged: list[goals.Judged], root: Path) -> None:
+    """Put a run's tables into the page of benchmarks under a folder, the project's own."""
+    details = f"{report.beside(found)}\n\n{report.stores(found)}"
+    parts = {GOALS: f"{report.goals(judged)}\n\n{report.machine(found)}", DETAILS: details}
+    pages.put(root / pages.PAGE, parts)
 
 
 def _measure(options: argparse.Namespace, scale: runs.Scale, place: Path) -> Found:

@@ -10,6 +10,7 @@ from benchmarks.coding.coders import CODERS
 from benchmarks.coding.found import Found
 from benchmarks.coding.goals import Judged
 from benchmarks.coding.speed import DIRECTIONS, THREADS, Coded, Measured
+from benchmarks.coding.streams import ALONE
 from benchmarks.machine import HARDWARE
 from benchmarks.measure import Spread
 from benchmarks.report.figures import amount, number, spread
@@ -20,9 +21,9 @@ MARKS = {"casckpt": "o", "zstd": "s", "blosc2": "^", "ZipNN": "D", "OpenZL": "v"
 
 def whole(found: Found, judged: list[Judged]) -> str:
     """The report as one page."""
-    parts = ["# Coding of chunks\n", _machine(found) + "\n", goals(judged) + "\n"]
+    parts = ["# Coding of chunks\n", machine(found) + "\n", goals(judged) + "\n"]
     if found.streams:
-        parts += ["## Streams\n", streams(found.streams.values()) + "\n"]
+        parts += ["## Streams\n", beside(found) + "\n", "### In full\n", streams(found.streams.values()) + "\n"]
     if found.stores:
         parts += ["## Stores\n", stores(found) + "\n"]
     parts += [f"{name}: {why}.\n" for name, why in found.missing.items()]
@@ -49,7 +50,27 @@ def _shown(found: Spread | None, one: Judged) -> str:
 
 
 def _figure(value: float, one: Judged) -> str:
-    return amount(value, "share") if one.goal.unit == "share" else f"{number(value)} {one.goal.unit}"
+    if one.goal.unit == "share":
+        return amount(value, "share")
+    return f"{value:.3f} {one.goal.unit}" if value < 10 else f"{number(value)} {one.goal.unit}"
+
+
+def beside(found: Found) -> str:
+    """Two tables, of streams alone and over a parent, with a column for each coder: ratio · encode · decode."""
+    parts = ["Each cell: raw bytes by stored bytes · GB/s encoded · GB/s decoded, with one thread."]
+    for over_base in (False, True):
+        lines = {name: one for name, one in found.streams.items() if name.endswith(ALONE) != over_base}
+        coders = list(dict.fromkeys(coder for one in lines.values() for coder in one.coded))
+        cells = [(name, *(_cell(one.coded.get(coder)) for coder in coders)) for name, one in lines.items()]
+        parts.append(table(("over a parent" if over_base else "without a parent", *coders), cells))
+    return "\n\n".join(parts)
+
+
+def _cell(coded: Coded | None) -> str:
+    if coded is None:
+        return ""
+    speeds = (number(coded.speeds[f"{what} 1"].spread.median) for what in DIRECTIONS)
+    return " · ".join((f"{coded.ratio:.3f}", *speeds))
 
 
 def streams(measured: Iterable[Measured]) -> str:
@@ -90,7 +111,8 @@ def stores(found: Found) -> str:
     return table(("", "", "median (least – most)", ""), lines)
 
 
-def _machine(found: Found) -> str:
+def machine(found: Found) -> str:
+    """One paragraph: where and with what the figures were made."""
     described, settings = found.machine, found.settings
     hardware = ", ".join(f"{key} {described[key]}" for key in HARDWARE)
     packages = ", ".join(f"{name} {version}" for name, version in described.items() if name not in HARDWARE)

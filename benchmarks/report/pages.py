@@ -15,8 +15,8 @@ README, PAGE = "README.md", "docs/benchmarks.md"
 
 def show(record: Record, root: Path) -> None:
     """Put a run's tables into the pages under a folder, the project's own."""
-    _replace(root / README, {GOALS: goals(record)})
-    _replace(root / PAGE, {GOALS: goals(record), DETAILS: table.details(record), WORKLOADS: table.workloads(record)})
+    put(root / README, {GOALS: goals(record)})
+    put(root / PAGE, {GOALS: goals(record), DETAILS: table.details(record), WORKLOADS: table.workloads(record)})
 
 
 def goals(record: Record) -> str:
@@ -32,7 +32,8 @@ def between(text: str, marker: str) -> str:
     return found[1]
 
 
-def _replace(path: Path, parts: dict[str, str]) -> None:
+def put(path: Path, parts: dict[str, str]) -> None:
+    """Put each part behind its marker in a page, in the place of what is there up to the marker of its end."""
     text = path.read_text()
     for marker, content in parts.items():
         between(text, marker)

@@ -134,7 +134,11 @@ def _stranded(objects: Objects, live: Live, progress: Progress) -> list[Placed]:
 
     progress("looking for what to re-encode", 0, 0)
     lineage = Lineage(objects)
-    return list(lineage.placed(lineage.ancestors_first(live.commits), found))
+    order = lineage.ancestors_first(live.commits)
+    # Mostly all are in these; the others are looked at only if need be.
+    placed = list(lineage.placed([oid for oid in order if lineage.follows_released(oid)], found))
+    found.difference_update([one.id for one in placed])
+    return placed + list(lineage.placed(order, found))
 
 
 def _reencode(

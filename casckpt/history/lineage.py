@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from casckpt.history.diff import Side, pairs
 from casckpt.history.fetch import Objects
-from casckpt.history.records import get_mark
+from casckpt.history.records import WHOLE, get_mark
 from casckpt.objects.node import NodeRef, StorageNode
 from casckpt.objects.tree import shallow
 from casckpt.objects.values import ArrayRecord, BlobRecord, Map, Record, TensorRecord, Value
@@ -67,6 +67,12 @@ class Lineage:
                     done.add(oid)
                     found.append(oid)
         return found
+
+    def follows_released(self, commit: bytes) -> bool:
+        """Whether its first parent released something, so that its chunks may lie over what is not kept."""
+        parents = self._commit(commit).parents
+        mark = get_mark(self._objects.reader, parents[0]) if parents else WHOLE
+        return mark.pruned or bool(mark.released)
 
     def placed(self, commits: Iterable[bytes], wanted: Collection[bytes] | None = None) -> Iterator[Placed]:
         """The chunks of these commits, each once: where a kept one holds it first, and its ancestor did not.

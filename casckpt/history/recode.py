@@ -2,8 +2,8 @@
 
 It must never make a chunk worse to have: what is put is decoded again and held against the chunk's id first, and goes
 in by `bases.replace_chunk`, which looks once more at all that it relies on. Chunks are read, decoded and encoded
-outside of the writer lock, so many at a time that memory stays bounded; each transaction is short. It may be
-interrupted anywhere: every chunk has its old frame then, or its new one.
+outside of the writer lock, so many at a time that memory stays bounded; each transaction is short. It may end anywhere:
+every chunk has its old frame then, or its new one.
 
 Whoever calls has the maintenance lock: nobody else replaces frames, or deletes chunks.
 """
@@ -28,8 +28,10 @@ from casckpt.objects.chain import Chain, decode_into, read_link, verified
 from casckpt.objects.encoding import Base, depth_limit, encode_chunk
 from casckpt.objects.frame import Codec, head_size
 from casckpt.objects.ids import IdScheme
+from casckpt.store.aside import Aside, aside
 from casckpt.store.protocol import Progress, Reader, Space, Store
 
+_STAGE: Final = "re-encoding chunks"
 # Decoding and encoding let go of the interpreter; chunks are looked up by one thread at a time.
 _WORKERS: Final = 2
 # Bytes of frames that one transaction puts at most: with its sync it holds the writer lock some milliseconds.
@@ -116,15 +118,18 @@ class Recoder:
         Raises:
             StoreFullError: there is no room for a new frame beside the old one. What was done is done, and counts.
         """
-        ordered = _by_place(list(tasks))
+        # Aside: an interrupt while a worker begins would leave it at work when its transaction has ended.
+        return aside(partial(self._run_all, _by_place(list(tasks))), self._progress)
+
+    def _run_all(self, ordered: list[Placed], held: Aside) -> Recoded:
         self._total = sum(task.length for task in ordered)
-        refused = self._run(ordered)
+        refused = self._run(ordered, held)
         # Something over them has become deeper, or leads there now: by itself a chunk can always be stored.
-        self._run([replace(task, before=None) for task in refused])
-        self._progress("re-encoding chunks", self._total, self._total)
+        self._run([replace(task, before=None) for task in refused], held)
+        held.report(_STAGE, self._total, self._total)
         return self.result
 
-    def _run(self, ordered: list[Placed]) -> list[Placed]:
+    def _run(self, ordered: list[Placed], held: Aside) -> list[Placed]:
         """Returns those whose new frame could not be put."""
         refused: list[Placed] = []
         for batch in _batches(ordered):
@@ -141,7 +146,7 @@ class Recoder:
                 refused += self._put(made)
                 self._rebased.clear()
             self._done += sum(task.length for task in batch)
-            self._progress("re-encoding chunks", min(self._done, self._total), self._total)
+            held.report(_STAGE, min(self._done, self._total), self._total)
         return refused
 
     # -- in the workers ------------------------------------------------------------------------------------------------

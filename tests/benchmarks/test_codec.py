@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks import codec as command
 from benchmarks.coding import found as kept
 from benchmarks.coding import goals, report, runs, speed
 from benchmarks.coding.coders import CODERS, Auto, Coder, Small, ZipNN
@@ -25,7 +26,7 @@ from benchmarks.coding.streams import Piece, Stream, name_of, read
 from benchmarks.goals import AIM, MISSED, REACHED, UNMEASURED
 from benchmarks.machine import NOT_INSTALLED
 from benchmarks.measure import SHARE, Series, Spread
-from benchmarks.report import plots
+from benchmarks.report import pages, plots
 from casckpt.limits import DEFAULT_CHUNK_SIZE
 from casckpt.objects.encoding import Base
 from casckpt.objects.ids import XXH3_128, Kind
@@ -218,6 +219,23 @@ def test_the_whole_of_it_runs(tmp_path: Path) -> None:
 
 def test_a_page_of_nothing_can_be_made() -> None:
     assert "not measured" in report.whole(empty(), [judge(goal, empty()) for goal in goals.goals(runs.FULL)])
+
+
+def test_the_page_gets_the_tables_and_nothing_else_changes(tmp_path: Path) -> None:
+    page = tmp_path / pages.PAGE
+    page.parent.mkdir()
+    before = (ROOT / pages.PAGE).read_text()
+    page.write_text(before)
+    judged = [judge(goal, empty()) for goal in goals.goals(runs.FULL)]
+    command.show(empty(), judged, tmp_path)
+    once = page.read_text()
+    assert report.goals(judged) in pages.between(once, command.GOALS)
+    command.show(empty(), judged, tmp_path)
+    assert page.read_text() == once
+    assert once.split(command.GOALS)[0] == before.split(command.GOALS)[0]
+    assert (
+        once.split(command.DETAILS)[1].split(pages.END, 1)[1] == before.split(command.DETAILS)[1].split(pages.END, 1)[1]
+    )
 
 
 def empty() -> Found:

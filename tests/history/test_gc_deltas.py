@@ -529,3 +529,42 @@ def test_an_abandoned_branch_of_deltas_goes_whole(history, store) -> None:
     report = history.gc()
     assert (report.commits, report.chunks, report.reencoded_chunks, report.kept_bases) == (3, 9, 0, 0)
     check(history, made[:1])
+
+
+UPKEEP = """
+import sys
+from casckpt.history import gc, recode
+from casckpt.history.repository import History
+from casckpt.store.lmdb_store import open_store
+recode._PUT = 1
+gc._STRIDE = 1
+recode.WRITE_BATCH = 1024
+told = []
+def tell(stage, done, total):
+    told.append(stage)
+    print(stage, flush=True)
+    if len(told) >= int(sys.argv[2]):
+        sys.stdin.readline()
+with History(open_store(sys.argv[1])) as history:
+    history.gc(progress=tell)
+    history.repack(codec="small", progress=tell)
+    while True:
+        tell("done", 0, 0)
+"""
+
+
+@pytest.mark.parametrize("lines", [1, 2, 3, 5, 8, 12, 18, 40])
+def test_killed_at_any_moment_it_leaves_a_store_that_is_whole(tmp_path, lines) -> None:
+    with History(open_store(tmp_path / "s", chunk_size=CHUNK)) as history:
+        kept = left(history)
+    with Program(UPKEEP, tmp_path / "s", lines) as program:
+        for _ in range(lines):
+            program.line()
+        program.kill()
+    with History(open_store(tmp_path / "s")) as history:
+        check(history, kept)
+        assert history.fsck(read_data=True).ok
+        history.gc()
+        check(history, kept)
+        with history.store.read() as reader:
+            assert set(reader.keys(Space.CHUNK)) == live_chunks(history, kept)

@@ -139,12 +139,13 @@ def _looked(report: FsckReport) -> list[tuple[str, str]]:
         ("history", [human_count(looked.commits, "commit"), human_count(looked.refs, "ref")]),
         ("objects", [human_count(looked.trees, "tree"), human_count(looked.nodes, "node")]),
     ]
+    chunks = human_count(looked.chunks, "chunk")
     if looked.chunks_read or not looked.chunks:
-        data = f"{looked.chunks_read:,} of {human_count(looked.chunks, 'chunk')} read and hashed"
-        data += f" ({report.subset})" if report.subset else ""
+        data = f"{looked.chunks_read:,} of {chunks} read and hashed" + (f" ({report.subset})" if report.subset else "")
+        data += f"; {looked.deltas:,} are deltas" if looked.deltas else ""
     else:
-        data = f"{human_count(looked.chunks, 'chunk')} there, none read (--read-data reads them)"
-    data += f"; {looked.deltas:,} deltas among them" if looked.deltas else ""
+        data = chunks + (f", {looked.deltas:,} of them deltas" if looked.deltas else " there")
+        data += ", none read (--read-data reads them)"
     fields = [(name, ", ".join(words)) for name, words in counts]
     return [*fields, ("data", data), ("read", f"{human_bytes(report.bytes)} in {report.seconds:.1f} s")]
 

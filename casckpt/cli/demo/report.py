@@ -105,7 +105,7 @@ def _rows(outcome: Outcome) -> Iterator[tuple[str, str, str]]:
     yield (
         "commits while all layers train",
         f"{_cost(dense, 'commit')} each; torch.save {_cost(dense, 'file')}",
-        "as much as a file: every weight moved",
+        f"{dense['file_bytes'] / dense['commit_bytes']:.1f} times fewer bytes, though every weight moved: as deltas",
     )
     yield (
         f"commits with {plan.layers - 1} of {plan.layers} layers frozen",
