@@ -16,9 +16,10 @@ MIN_CHUNK_SIZE: Final = 256
 MAX_CHUNK_SIZE: Final = 64 * MIB
 # How chunks may be compressed, as a store's setting names it.
 CODECS: Final = ("none", "fast", "auto", "small")
-# Deltas that a chunk lies over at most, by how it is compressed: each is decoded when it is loaded. ("auto" stops
-# earlier where words are wide: objects.encoding.depth_limit.)
-DEPTHS: Final = {"none": 0, "fast": 0, "auto": 4, "small": 8}
+# Deltas that a chunk lies over at most, by how it is compressed: each is decoded when it is loaded. Words of two bytes
+# (float16, bfloat16) gain most by deltas.
+DEPTHS: Final = {"none": 0, "fast": 0, "auto": 2, "small": 8}
+SHORT_DEPTHS: Final = DEPTHS | {"auto": 4}
 # The same as far as a reader goes. Writers stay far below.
 MAX_CHAIN: Final = 64
 

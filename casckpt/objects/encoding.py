@@ -8,9 +8,9 @@ from typing import Final
 
 import numpy as np
 
-from casckpt.limits import DEPTHS
+from casckpt.limits import DEPTHS, SHORT_DEPTHS
 from casckpt.objects import delta
-from casckpt.objects.chooser import Choice, alone, choice_of, choose, sample
+from casckpt.objects.chooser import Choice, alone, choice_of, choose, sample, scale_of
 from casckpt.objects.codec import compress
 from casckpt.objects.frame import DELTAS, MAX_PLANES, Codec, FrameHead, head_size, pack_head
 from casckpt.objects.ids import Kind
@@ -23,8 +23,6 @@ from casckpt.objects.zstd import compressor
 _SMALLEST: Final = 256
 # What is coded is decoded each time it is loaded: it must be that much smaller than what it stands for.
 _WORTH: Final = {"fast": 0.97, "auto": 0.97, "small": 1.0}
-# Words of two bytes and less gain most by deltas; wider ones are not worth the time that more of them take to load.
-_WIDE_DEPTH: Final = 2
 # A sparse delta becomes no longer than that, if the sample was right.
 _SPARSE_WORTH: Final = 0.5
 # Planes of numbers that are not floating point are made where those of a sample shrink to this share.
@@ -33,7 +31,7 @@ _PLANES_SHARE: Final = 0.9
 
 def depth_limit(mode: str, words: Words) -> int:
     """The deltas that a chunk of such words lies over at most."""
-    return DEPTHS[mode] if words.size <= 2 or mode == "small" else min(_WIDE_DEPTH, DEPTHS[mode])
+    return (SHORT_DEPTHS if words.size == 2 else DEPTHS)[mode]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +102,7 @@ def _coded(raw: memoryview, words: Words, mode: str, base: Base | None) -> Coded
     choice = choose(numbers, before, floating=words.floating, last=last)
     if choice.codec is Codec.CONSTANT and tail == raw[: len(tail)]:
         return Coded(Codec.CONSTANT, words.size, (raw[: words.size],), has_planes=False)
-    candidates = _tried(choice, before, words) if mode == "small" else [choice]
+    candidates = _tried(choice, numbers, before, words) if mode == "small" else [choice]
     found = [coded_by(each, numbers, before, tail) for each in candidates if each.codec in DELTAS]
     expected = _SPARSE_WORTH if choice.codec is Codec.SPARSE_DELTA else _WORTH[mode]
     if mode == "small" or not found or found[0].size > expected * len(raw):  # the sample did not stand for it all
@@ -114,13 +112,16 @@ def _coded(raw: memoryview, words: Words, mode: str, base: Base | None) -> Coded
     return best if best is not None and best.size + room < _WORTH[mode] * len(raw) else None
 
 
-def _tried(choice: Choice, before: Unsigned | None, words: Words) -> list[Choice]:
+def _tried(choice: Choice, numbers: Unsigned, before: Unsigned | None, words: Words) -> list[Choice]:
     """The deltas that are worth a try where time does not matter."""
     if before is None:
         return []
     tried = [Choice(Codec.DELTA_PLANES, choice.halved)]
-    if choice.codec in (Codec.SPARSE_DELTA, Codec.SCALED_DELTA):
+    if choice.codec is Codec.SPARSE_DELTA:
         tried.append(choice)
+    scale = scale_of(sample(numbers), sample(before)) if words == Words(4, True) else None
+    if scale is not None:
+        tried.append(Choice(Codec.SCALED_DELTA, scale=scale))
     if words.floating:
         tried.append(Choice(Codec.SORTED_DELTA, choice.halved))
     return tried
