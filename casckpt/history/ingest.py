@@ -304,15 +304,16 @@ class Ingest:
 
     def _alone(self, oid: bytes, frame: Buffer) -> bytes:
         """A delta as a frame that stands by itself: what it is based on was released, and collected, meanwhile."""
-        from casckpt.objects.chain import read_chain, verified
+        from casckpt.objects.chain import Chain, read_link, verified
 
-        def look_up(at: bytes) -> memoryview:
-            if at == oid:
-                return memoryview(frame)
-            with self._lock:
-                return self._from_snapshot(Kind.CHUNK, at)
-
-        return encode(Kind.CHUNK, oid, verified(self._scheme, read_chain(oid, look_up)), "none")
+        link = read_link(oid, memoryview(frame))
+        base = link.head.base
+        assert base is not None
+        with self._lock:
+            # All of its base out of one snapshot: another may have that as a delta of this very chunk.
+            found = next((one for one in reversed(self._snapshots) if one.has(SPACE_OF[Kind.CHUNK], base)), None)
+            root = Objects(found or self._snapshots[0], self._scheme).chunk(base, link.head.raw_length)
+            return encode(Kind.CHUNK, oid, verified(self._scheme, Chain((link,), root)), "none")
 
     def _from_snapshot(self, kind: Kind, oid: bytes) -> memoryview:
         for snapshot in reversed(self._snapshots):

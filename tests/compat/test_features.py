@@ -9,7 +9,8 @@ import pytest
 
 import casckpt
 from casckpt.errors import PrunedCommitError, ReleasedPartError
-from casckpt.objects.frame import Codec
+from casckpt.objects.chain import is_halved
+from casckpt.objects.frame import Codec, FrameHead, read_frame
 from casckpt.objects.ids import SCHEMES
 from casckpt.store.format import FORMAT_VERSION
 from tests.compat.features import FEATURES, States, make, steps, there_are
@@ -88,6 +89,15 @@ def test_the_same_state_has_the_same_tree_as_when_the_store_was_made(
 def test_every_codec_is_in_a_golden_store() -> None:
     seen = {codec for path in HERE.glob("v2-*") for codec in Store(path).codecs()}
     assert seen == set(Codec)
+
+
+def chunk_heads(path: Path) -> list[FrameHead]:
+    return [read_frame(memoryview(frame))[0] for frame in Store(path)._spaces["chunk"].values()]
+
+
+def test_words_in_halves_are_in_golden_stores_by_every_codec_that_may_have_them() -> None:
+    seen = {head.codec for path in HERE.glob("v2-*-xxh3_128") for head in chunk_heads(path) if is_halved(head)}
+    assert seen == {Codec.ROTATED_PLANES, Codec.DELTA_PLANES, Codec.SORTED_DELTA}
 
 
 @pytest.mark.parametrize("version", range(1, FORMAT_VERSION + 1))

@@ -129,17 +129,17 @@ def test_the_reader_uses_nothing_of_casckpt_and_no_torch() -> None:
     assert "'commit': 4" in alone
 
 
-@pytest.mark.parametrize(("codec", "width"), KINDS)
+@pytest.mark.parametrize(("codec", "width", "halved"), KINDS)
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
-def test_the_reader_reads_any_chunk_by_any_codec(codec: Codec, width: int, data: st.DataObject) -> None:
+def test_the_reader_reads_any_chunk_by_any_codec(codec: Codec, width: int, halved: bool, data: st.DataObject) -> None:
     base = data.draw(contents(least=width))
     raw = data.draw(next_contents(base))
     if codec is Codec.CONSTANT:
         raw = (raw[:width] * len(raw))[: len(raw)]
     scale = data.draw(st.floats(0.5, 1, width=32)) if codec is Codec.SCALED_DELTA else 1.0
     frames = Frames()
-    frames.force(raw, codec, width, base if codec in DELTAS else None, scale)
+    frames.force(raw, codec, width, base if codec in DELTAS else None, halved, scale)
     assert read_frame("chunk", frames.held[chunk_id(raw)], {chunk_id(base): base}.__getitem__) == (chunk_id(raw), raw)
 
 

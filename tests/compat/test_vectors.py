@@ -12,7 +12,7 @@ from casckpt.objects.frame import DELTAS, Codec
 from casckpt.objects.ids import Kind, id_scheme
 from tests.compat.reader.objects import object_id, read_frame, unpack
 from tests.compat.reader.values import Mapping, State, Tensor, Typed
-from tests.compat.vectors import AFTER, BEFORE, CODED, STORAGE, UUID, ZSTD, ZSTD_PLANES, vectors
+from tests.compat.vectors import AFTER, BEFORE, CODED, HALVED, STORAGE, UUID, ZSTD, ZSTD_PLANES, vectors
 from tests.objects.chunks import Frames, chunk_id
 from tests.processes import ROOT
 
@@ -32,6 +32,9 @@ def test_the_vectors_of_the_page_are_what_casckpt_writes() -> None:
     for codec, (_, raw) in CODED.items():
         frames.held[chunk_id(raw)] = PAGE[f"frame with codec {codec:d}, xxh3_128"]
         assert frames.decoded(raw) == raw
+    for codec in HALVED:
+        frames.held[chunk_id(AFTER)] = PAGE[f"frame with codec {codec:d} in halves, xxh3_128"]
+        assert frames.decoded(AFTER) == AFTER and frames.chain(AFTER).links[0].is_halved
     frames.held[chunk_id(NUMBERS)] = ZSTD_PLANES
     assert frames.decoded(NUMBERS) == NUMBERS
 
@@ -47,7 +50,10 @@ def test_the_reader_reads_the_frames_of_the_page_by_every_codec() -> None:
     for codec, (_, raw) in CODED.items():
         frame = PAGE[f"frame with codec {codec:d}, xxh3_128"]
         assert read_frame("chunk", frame, base) == (object_id("xxh3_128", "chunk", raw), raw)
-    assert set(asked) == {object_id("xxh3_128", "chunk", before)} and len(asked) == len(DELTAS)
+    for codec in HALVED:
+        frame = PAGE[f"frame with codec {codec:d} in halves, xxh3_128"]
+        assert read_frame("chunk", frame, base) == (object_id("xxh3_128", "chunk", after), after)
+    assert set(asked) == {object_id("xxh3_128", "chunk", before)} and len(asked) == len(DELTAS) + 2
     zstd = PAGE["frame with codec 2 and planes by zstd, xxh3_128"]
     assert read_frame("chunk", zstd) == (object_id("xxh3_128", "chunk", NUMBERS), NUMBERS)
     assert after == AFTER and {codec for codec in Codec if codec > 1} == set(CODED)

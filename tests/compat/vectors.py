@@ -60,12 +60,15 @@ CODED = {
 }
 
 
-def coded(codec: Codec) -> bytes:
+HALVED = (Codec.DELTA_PLANES, Codec.ROTATED_PLANES, Codec.SORTED_DELTA)
+
+
+def coded(codec: Codec, halved: bool = False) -> bytes:
     """The frame of a chunk by a codec, its planes too short for zstd to make them shorter."""
     width, raw = CODED[codec]
     base = Base(id_scheme("xxh3_128").digest(Kind.CHUNK, BEFORE), memoryview(BEFORE), 0)
     oid = id_scheme("xxh3_128").digest(Kind.CHUNK, raw)
-    return forced(oid, raw, Choice(codec, np.float32(0.75)), width, base if codec in DELTAS else None)
+    return forced(oid, raw, Choice(codec, halved, np.float32(0.75)), width, base if codec in DELTAS else None)
 
 
 def vectors() -> dict[str, bytes]:
@@ -103,6 +106,7 @@ def vectors() -> dict[str, bytes]:
     found["frame with codec 1, xxh3_128"] = ZSTD
     found["chunk before"], found["chunk after"] = BEFORE, AFTER
     found |= {f"frame with codec {codec:d}, xxh3_128": coded(codec) for codec in CODED}
+    found |= {f"frame with codec {codec:d} in halves, xxh3_128": coded(codec, halved=True) for codec in HALVED}
     found["frame with codec 2 and planes by zstd, xxh3_128"] = ZSTD_PLANES
     found["key that is a tuple"] = canonical(("a", 1))
     found["format record"] = encode_format(StoreFormat(2, UUID, "xxh3_128", 1 << 20, "auto", 1 << 44))

@@ -117,7 +117,14 @@ def test_every_parameter_of_a_public_call_is_explained() -> None:
 NAMES = {"path", "name", "revision", "revisions", "old", "new", "message"}
 SELF_EVIDENT = {
     *("register(cls)", "commit(state)", "save(obj)", "save(step)", "save(metrics)", "save(meta)", "step(step)"),
-    *("import_file(metrics)", "import_file(meta)", "fsck(progress)", "compact(progress)", "backup(progress)"),
+    *(
+        "import_file(metrics)",
+        "import_file(meta)",
+        "fsck(progress)",
+        "repack(progress)",
+        "compact(progress)",
+        "backup(progress)",
+    ),
     *("id", "parents", "tree", "branch", "metrics", "message", "host", "meta"),
 }
 

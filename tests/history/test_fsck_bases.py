@@ -362,6 +362,7 @@ def test_a_check_beside_writers_of_deltas_finds_nothing_wrong(history, store, mo
                 other.prune(Keep(last=2))
                 other.expire_reflog()
                 other.gc()
+                other.repack(codec="small" if round % 2 else "none")
         except BaseException as error:
             failed.append(error)
 

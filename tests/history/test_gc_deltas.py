@@ -12,18 +12,22 @@ import pytest
 
 from casckpt.errors import StoreFullError
 from casckpt.history import recode
-from casckpt.history.bases import all_bases, base_of, depth_of
+from casckpt.history.bases import all_bases, base_of, delete_chunk, depth_of, put_chunk, replace_chunk
 from casckpt.history.commits import Commit
+from casckpt.history.fetch import Objects
 from casckpt.history.ingest import Ingest
+from casckpt.history.records import move_gc_epoch
 from casckpt.history.repository import History
 from casckpt.history.retention import Keep
 from casckpt.limits import DEPTHS
+from casckpt.objects.codec import encode
+from casckpt.objects.ids import Kind
 from casckpt.store.lmdb_store import open_store
 from casckpt.store.memory import MemoryStore, MemoryWriter
 from casckpt.store.protocol import Space, Store
 from tests.history.test_bases import check_invariant
 from tests.history.test_gc import abandon, before_write
-from tests.history.world import State, commit, describe, drifted, load, nodes_of, noise, put_state, release
+from tests.history.world import State, commit, describe, drifted, frame, load, nodes_of, noise, put_state, release
 from tests.processes import Program
 
 CHUNK = 1024
@@ -408,6 +412,30 @@ def test_a_base_that_a_save_puts_a_delta_over_amid_the_gc_waits_for_the_next(his
     report = other.gc()
     assert (report.chunks, report.reencoded_chunks, report.kept_bases) == (3, 3, 0)
     check(history, [(published[0], made[1])])
+
+
+def test_a_base_that_was_turned_into_a_delta_of_what_is_based_on_it_is_found_all_the_same(history, store) -> None:
+    (before,), (after,) = (list(state["model"].values()) for state in states(2))
+    before, after = before[:CHUNK], after[:CHUNK]
+    commit(history, {"model": {"w": before + b"!"}}, codec="auto")
+    base, oid = (history.scheme.digest(Kind.CHUNK, raw) for raw in (before, after))
+    with Ingest(store, history.scheme, "auto") as ingest:
+        assert ingest.claim_chunk(oid)
+        ingest.add_chunk(oid, frame(ingest, oid, after, base, "auto"), CHUNK)
+        with store.write(durable=True, room=None) as writer:
+            put_chunk(writer, oid, encode(Kind.CHUNK, oid, after, "none"), lambda: b"")
+        with Ingest(store, history.scheme, "auto") as other:
+            over = frame(other, base, before, oid, "auto")
+        with store.write(durable=True, room=None) as writer:
+            assert replace_chunk(writer, base, over, before=None, depth=2)
+        ingest._secure([])  # as after a batch: now it shows that
+        with store.write(durable=True, room=None) as writer:
+            assert delete_chunk(writer, base) and delete_chunk(writer, oid)
+            move_gc_epoch(writer)
+        ingest.flush()
+        with store.read() as reader:
+            assert base_of(reader, oid) is None
+            assert Objects(reader, history.scheme).chunk(oid) == after
 
 
 @pytest.mark.parametrize("moment", range(1, 9))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from casckpt.objects.chooser import Choice, choose, sample
+from casckpt.objects.chooser import Choice, choose, sample, scale_of
 from casckpt.objects.frame import Codec
+from casckpt.objects.words import Words
+from tests.objects.chunks import Frames
 
 NUMBERS = np.random.default_rng(0)
 
@@ -79,6 +81,26 @@ def test_words_that_cannot_be_scaled_are_not_and_nobody_is_warned(wrong: float) 
         choice = choose(spoilt[1].view("<u4"), spoilt[0].view("<u4"), floating=True)
         assert choice.codec in (Codec.CONSTANT, Codec.ROTATED_PLANES, Codec.DELTA_PLANES, Codec.SCALED_DELTA)
         assert 0.5 <= choice.scale <= 1
+
+
+@pytest.mark.parametrize("ratio", [0.3, 0.4999, 1.0001, 1.5, 1e9])
+def test_no_scale_is_taken_that_a_reader_would_refuse(ratio: float) -> None:
+    before = np.square(NUMBERS.standard_normal(50_000)).astype("<f4") * np.float32(1e-6)
+    now = before * np.float32(ratio)
+    frames = Frames()
+    for last in (Codec.RAW, Codec.SCALED_DELTA):
+        choice = choose(now.view("<u4"), before.view("<u4"), floating=True, last=last)
+        assert choice.codec is not Codec.SCALED_DELTA
+    frames.force(before.tobytes(), Codec.RAW, 1)
+    frames.put(now.tobytes(), Words(4, True), "auto", before.tobytes())
+    assert frames.decoded(now.tobytes()) == now.tobytes()
+
+
+def test_nobody_is_warned_of_infinities_on_either_side() -> None:
+    both = np.array([np.inf, 1e-40, 1.0, 3e38] * 2000, "<f4")
+    words = both.view("<u4")
+    assert scale_of(words, words[::-1].copy()) is None and scale_of(words[:1], words[:1]) is None
+    assert scale_of(words[2:3], words[1:2]) is None, "denormal: what comes of it depends on the thread"
 
 
 def test_what_the_base_is_by_is_taken_on_trust_where_it_is_a_dense_delta() -> None:

@@ -16,6 +16,7 @@ WORD_SIZES = {
     SCALED: (4,),
 }
 DELTAS = (DELTA, SPARSE, SCALED, SORTED)
+HALVED = (DELTA, ROTATED, SORTED)
 
 
 def check_head(codec: int, word: int, raw_length: int, payload_length: int, parts: list[int], has_base: bool) -> None:
@@ -30,10 +31,17 @@ def check_head(codec: int, word: int, raw_length: int, payload_length: int, part
         need(codec == ZSTD or payload_length == (word or raw_length), "a payload of another length")
         return
     tail = raw_length % word
-    need(len(parts) == (codec in (SPARSE, SCALED)) + word + (tail > 0), "another number of parts")
+    if stands_in_halves(codec, word, raw_length, parts):
+        need(parts[0] == raw_length // word * word // 2, "lower halves of another length")
+    else:
+        need(len(parts) == (codec in (SPARSE, SCALED)) + word + (tail > 0), "another number of parts")
     need(not tail or parts[-1] == tail, "a tail of another length")
     need(codec != SCALED or parts[0] == 4, "a scale of another length")
     need(sum(parts) == payload_length, "parts that do not add up")
+
+
+def stands_in_halves(codec: int, word: int, raw_length: int, parts: list[int]) -> bool:
+    return codec in HALVED and word in (4, 8) and len(parts) == 1 + word // 2 + (raw_length % word > 0)
 
 
 def unpacked(packed: bytes, size: int) -> bytes:
@@ -59,6 +67,13 @@ def decode(codec: int, word: int, raw_length: int, payload: bytes, parts: list[i
         at += length
     count = raw_length // word
     tail = taken.pop() if raw_length % word else b""
+    if stands_in_halves(codec, word, raw_length, parts):
+        half = word // 2
+        if base is not None:
+            need(len(base) == raw_length, "a base of another length")
+            base = b"".join(base[at + half : at + word] for at in range(0, count * word, word))
+        upper = decode(codec, half, count * half, b"".join(taken[1:]), [len(part) for part in taken[1:]], base)
+        return b"".join(taken[0][at : at + half] + upper[at : at + half] for at in range(0, count * half, half)) + tail
     first = taken.pop(0) if codec in (SPARSE, SCALED) else b""
     bits, top = 8 * word, 8 * word - 1
     if codec in (PLANES, ROTATED):
