@@ -9,6 +9,7 @@ import torch
 
 import casckpt as package
 from casckpt.cli.codecs import human_ratio
+from casckpt.cli.units import human_bytes
 from casckpt.history.bases import all_bases, base_of
 from casckpt.store.protocol import Space
 from tests.cli.conftest import Casckpt
@@ -141,7 +142,10 @@ def test_gc_says_what_it_re_encodes_and_what_that_changes(casckpt: Casckpt, stor
     assert report["freed"] == sum(stored.values()) - sum(after.values()) > 0
     assert report["freed"] == report["bytes"] + report["reencoded_before"] - report["reencoded_after"]
     assert report["reencoded_chunks"] == 9 and report["chunks"] == 27
-    assert would[0].startswith("gc would give back ") and "27 chunks; 18 chunks live" in would[0]
+    assert (
+        would[0].startswith(f"gc would give back {human_bytes(report['freed'])}: ")
+        and "27 chunks; 18 chunks live" in would[0]
+    )
     assert would[1].startswith("to be re-encoded: 9 chunks, ") and len(would) == 2
     assert casckpt("-C", store, "fsck", "--read-data").code == 0
 

@@ -180,6 +180,15 @@ def test_what_was_pruned_or_released_is_of_no_commit_and_bases_that_it_leaves_ar
     assert [(one.step, one.added.chunks) for one in found.by_commit] == [(8, 2), (7, 2)]
 
 
+def test_a_part_that_an_earlier_commit_of_the_same_state_released_is_of_the_later_one(history) -> None:
+    for step in (1, 2):
+        commit(history, {"model": {"w": b"m" * 600}, "ema": {"w": b"e" * 600}}, step=step)
+    history.prune(Keep(last=2, parts={"ema": Keep(last=1)}))
+    found = history.codec_stats()
+    check_sums(found)
+    assert [(one.step, one.added.chunks) for one in found.by_commit] == [(2, 2), (1, 2)]
+
+
 def test_what_comes_meanwhile_is_counted_as_unreferenced(history, monkeypatch) -> None:
     monkeypatch.setattr("casckpt.history.codec_stats.CHECK_KEYS", 5)
     chained(history, 3)

@@ -105,18 +105,25 @@ class _Check:
 
     def run(self) -> Bases:
         strays = self._read()
-        for oid in [*self._bases.base]:
-            base = self._bases.base[oid]
-            if len(base) != self._size or not self._is_there(oid) or not self._is_there(base):
+        gone = self._gone()
+        for oid, base in self._bases.base.items():
+            if len(base) != self._size or oid in gone or base in gone:
                 self._bases.doubted.add(oid)
         for oid in self._cuts():
             self._bases.doubted.update(self._chain(oid))
         self._settle(strays)
         for oid, base in self._bases.base.items():
-            if not self._is_there(base):
+            if base in gone or (oid in self._bases.doubted and not self._is_there(base)):
                 self._bases.missing.setdefault(base, oid)
         self._bases.endless = self._cuts()
         return self._bases
+
+    def _gone(self) -> set[bytes]:
+        """Chunks that are recorded as deltas or as bases, and are not there; in one pass, as there may be many."""
+        gone = {*self._bases.base, *self._bases.base.values()}
+        for oid in self._reader.keys(Space.CHUNK):
+            gone.discard(oid)
+        return gone
 
     def _is_there(self, oid: bytes) -> bool:
         return self._reader.has(Space.CHUNK, oid)
