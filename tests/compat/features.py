@@ -171,8 +171,12 @@ def steps(number: int) -> dict[str, Any]:
         average = average * np.float32(0.75) + np.square(_fraction(count, 100 + step)) * np.float32(2**-10)
     table = _fraction(count, 200) - np.float32(0.5)
     table[number * 7 :: 101] = number
+    quick = _fraction(count, 300) + sum(
+        (_fraction(count, 300 + step) * np.float32(2**-6)) for step in range(1, number + 1)
+    )
     tensors = {
         "weight": weight,
+        "quick": quick,
         "average": average,
         "table": table,
         "half": weight.astype("<f2"),

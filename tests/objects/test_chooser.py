@@ -89,7 +89,7 @@ def test_no_scale_is_taken_that_a_reader_would_refuse(ratio: float) -> None:
     now = before * np.float32(ratio)
     frames = Frames()
     for last in (Codec.RAW, Codec.SCALED_DELTA):
-        choice = choose(now.view("<u4"), before.view("<u4"), floating=True, last=last)
+        choice = choose(now.view("<u4"), before.view("<u4"), floating=True, last=Choice(last))
         assert choice.codec is not Codec.SCALED_DELTA
     frames.force(before.tobytes(), Codec.RAW, 1)
     frames.put(now.tobytes(), Words(4, True), "auto", before.tobytes())
