@@ -21,6 +21,7 @@ from casckpt.history.repository import History
 from casckpt.history.retention import Keep
 from casckpt.limits import DEPTHS
 from casckpt.objects.codec import encode
+from casckpt.objects.frame import read_frame
 from casckpt.objects.ids import Kind
 from casckpt.store.lmdb_store import open_store
 from casckpt.store.memory import MemoryStore, MemoryWriter
@@ -113,6 +114,31 @@ def test_a_chain_never_becomes_longer_than_the_mode_has_it(history, store) -> No
     assert history.gc().reencoded_chunks == 3
     assert max(shape(store)) <= DEPTHS["auto"]
     check(history, [*made[:3], *made[4:]])
+
+
+def test_what_lies_over_a_chunk_counts_when_it_is_given_another_base(history, store) -> None:
+    made = dense(history, 6)  # 4, over 3, would lie over 1, and 5 over it: one delta too many
+    release(history, [one for one, _ in made[2:4]])
+    dry, report = history.gc(dry_run=True), history.gc()
+    assert without_times(dry) == without_times(report)
+    assert shape(store) == [0] * 6 + [1] * 6
+    check(history, [*made[:2], *made[4:]])
+
+
+def test_a_hit_on_a_delta_of_another_branch_outlives_that_branch(history, store) -> None:
+    made = states(3)
+    kept = [(commit(history, made[0], codec="auto"), made[0])]
+    history.switch("other", create=True)
+    commit(history, made[1], codec="auto")
+    commit(history, made[2], codec="auto")
+    history.switch("main")
+    kept.append((commit(history, made[2], codec="auto"), made[2]))
+    history.delete_branch("other")
+    history.expire_reflog()
+    report = history.gc()
+    assert (report.commits, report.chunks, report.reencoded_chunks, report.kept_bases) == (2, 3, 3, 0)
+    assert shape(store) == [0, 0, 0, 1, 1, 1]
+    check(history, kept)
 
 
 def test_only_a_part_of_a_dead_base_may_still_be_needed(history, store) -> None:
@@ -242,7 +268,44 @@ def test_a_frame_that_does_not_hold_what_it_should_is_never_put(history, store, 
     check(history, [made[0], made[2]])
 
 
+def test_where_a_delta_cannot_be_put_any_more_the_chunk_is_stored_by_itself(history, store, monkeypatch) -> None:
+    made = dense(history, 9)
+    release(history, [one for one, _ in made[1::2]])
+    real, refused = recode.replace_chunk, []
+
+    def replace(writer, oid, frame, **how):
+        if read_frame(memoryview(frame))[0].base is not None:
+            refused.append(oid)
+            return False
+        return real(writer, oid, frame, **how)
+
+    monkeypatch.setattr(recode, "replace_chunk", replace)
+    report = history.gc()
+    assert len(refused) == report.reencoded_chunks == 9
+    assert (report.kept_bases, shape(store)) == (0, [0] * 15)
+    check(history, made[::2])
+
+
 # -- interrupted
+
+
+def test_whoever_watches_may_end_it(history, store, monkeypatch) -> None:
+    kept = left(history)
+    monkeypatch.setattr(recode, "WRITE_BATCH", CHUNK)
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if stage == "re-encoding chunks":
+            raise KeyboardInterrupt
+
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        history.gc(progress=stop)
+    assert threading.active_count() == before
+    check(history, kept)
+    report = history.gc()
+    assert report.reencoded_chunks > 0
+    with store.read() as reader:
+        assert set(reader.keys(Space.CHUNK)) == live_chunks(history, kept)
 
 
 @contextmanager
