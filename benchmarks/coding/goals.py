@@ -156,7 +156,7 @@ def _other(stream: str, alone: str) -> Value:
 
 
 def _faster(stream: str) -> Value:
-    """How many times as fast as ZipNN a stream is encoded, in each repeat."""
+    """How many times as fast as ZipNN a stream is encoded on one core, in each repeat."""
 
     def value(found: Found) -> Spread | None:
         one = found.streams.get(stream)
@@ -165,7 +165,7 @@ def _faster(stream: str) -> Value:
         peer = next((one.coded[name] for name in (ZipNN.name, ZipNNXor.name) if name in one.coded), None)
         if peer is None:
             return None
-        pairs = zip(one.coded[Auto.name].speeds["encode 1"].values, peer.speeds["encode 1"].values, strict=True)
+        pairs = zip(one.coded[Auto.name].speeds["encode cpu"].values, peer.speeds["encode cpu"].values, strict=True)
         return Spread.of(tuple(mine / other for mine, other in pairs))
 
     return value
@@ -177,7 +177,7 @@ def _quotients(one: Measured, over: str, under: str) -> tuple[float, ...]:
 
 
 def _decoding(one: Measured) -> Spread:
-    return Spread.of(_quotients(one, "decode 1", "encode 1"))
+    return Spread.of(_quotients(one, "decode cpu", "encode cpu"))
 
 
 def _judged_streams(found: Found) -> Iterator[Measured]:

@@ -57,7 +57,7 @@ def _figure(value: float, one: Judged) -> str:
 
 def beside(found: Found) -> str:
     """Two tables, of streams alone and over a parent, with a column for each coder: ratio · encode · decode."""
-    parts = ["Each cell: raw bytes by stored bytes · GB/s encoded · GB/s decoded, with one thread."]
+    parts = ["Each cell: raw bytes by stored bytes · GB encoded · GB decoded, in a second of one processor."]
     for over_base in (False, True):
         lines = {name: one for name, one in found.streams.items() if name.endswith(ALONE) != over_base}
         coders = list(dict.fromkeys(coder for one in lines.values() for coder in one.coded))
@@ -69,12 +69,12 @@ def beside(found: Found) -> str:
 def _cell(coded: Coded | None) -> str:
     if coded is None:
         return ""
-    speeds = (number(coded.speeds[f"{what} 1"].spread.median) for what in DIRECTIONS)
+    speeds = (number(coded.speeds[f"{what} cpu"].spread.median) for what in DIRECTIONS)
     return " · ".join((f"{coded.ratio:.3f}", *speeds))
 
 
 def streams(measured: Iterable[Measured]) -> str:
-    """A line for each stream and coder: the ratio, GB/s of both directions with one and two threads, and the kinds."""
+    """A line for each stream and coder: the ratio, GB/s of both directions by the clock, and the kinds."""
     head = ("stream", "coder", "ratio", *(f"{what}, {_threads(count)}" for what in DIRECTIONS for count in THREADS), "")
     lines: list[tuple[str, ...]] = []
     for one in measured:
@@ -83,7 +83,7 @@ def streams(measured: Iterable[Measured]) -> str:
             speeds = (_speed(coded, f"{what} {count}") for what in DIRECTIONS for count in THREADS)
             lines.append((shown, name, f"{coded.ratio:.3f}", *speeds, _kinds(coded)))
             shown = ""
-    return f"Speeds in GB/s of raw bytes, medians, and least to most.\n\n{table(head, lines)}"
+    return f"Speeds in GB/s of raw bytes by the clock, medians, and least to most.\n\n{table(head, lines)}"
 
 
 def _threads(count: int) -> str:
@@ -121,7 +121,7 @@ def machine(found: Found) -> str:
 
 
 def draw(found: Found, path: Path) -> None:
-    """Ratio against speed of encoding with one thread, a panel for each stream of AdamW."""
+    """Ratio against speed of encoding on one core, a panel for each stream of AdamW."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -140,7 +140,7 @@ def draw(found: Found, path: Path) -> None:
         axes.grid(alpha=0.3)
     for axes in all_axes[len(shown) :]:
         axes.axis("off")
-    figure.supxlabel("encoding, GB/s, one thread", fontsize=9)
+    figure.supxlabel("encoding, GB in a second of one processor", fontsize=9)
     figure.supylabel("raw bytes by stored bytes", fontsize=9)
     seen: dict[str, Any] = {}
     for axes in all_axes:
@@ -152,7 +152,7 @@ def draw(found: Found, path: Path) -> None:
 
 
 def _point(axes: Any, name: str, coded: Coded) -> None:
-    found = coded.speeds["encode 1"].spread
+    found = coded.speeds["encode cpu"].spread
     family = name.split()[0]
     names = [coder.name for coder in CODERS]
     axes.plot(

@@ -76,7 +76,7 @@ class Scale:
 
 
 FULL = Scale(600, 300, (1, 10, 100), 110, 10, 50, 40, 100, (6, 10), 192, 64, 1 << 14)
-QUICK = Scale(24, 14, (1, 4, 10), 9, 2, 8, 6, 3, (2, 4), 96, 32, 1 << 11)
+QUICK = Scale(24, 14, (1, 4), 9, 2, 8, 6, 3, (2, 4), 96, 32, 1 << 11)
 
 Tensors = dict[str, dict[str, Any]]
 """Stream, then tensor."""

@@ -1,6 +1,7 @@
 """How small and how fast: coders take turns on one stream, with one thread and with two; each gives back what it got.
 
 Memory that is freed stays with the process while this is measured, so that no coder pays for the kernel's clearing.
+With one thread the processor's time is taken too: on a machine that others use as well it says more than the clock.
 """
 
 from __future__ import annotations
@@ -32,8 +33,11 @@ class NotGivenBackError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Coded:
-    """What a coder made of a stream. ratio: raw bytes by stored ones. speeds: by "encode 1", "decode 2" and so on, the
-    number being of threads. kinds: chunks by the way in which they were coded."""
+    """What a coder made of a stream. ratio: raw bytes by stored ones. kinds: chunks by how they were coded.
+
+    speeds: "encode 1", "decode 2" and so on, by the clock, the number being of threads; "encode cpu" and "decode cpu",
+    by the time of one processor.
+    """
 
     ratio: float
     speeds: dict[str, Series] = field(default_factory=dict)
@@ -67,9 +71,11 @@ def measure(stream: Stream, repeats: int, seconds: float) -> Measured:
     kinds = for_stream(stream.back is not None)
     with kept(), ThreadPoolExecutor(max(THREADS)) as pool:
         found: dict[str, Coded] = {}
+        alone: dict[str, _Bench] = {}
         turns: dict[str, Callable[[], float]] = {}
         for kind in kinds:
             first = _Bench(kind(1), stream, 1, pool, seconds)
+            alone[kind.name] = first
             found[kind.name] = Coded(stream.size / first.packed_size, {}, first.coder.kinds(first.packed))
             for threads in THREADS:
                 bench = first if threads == 1 else _Bench(kind(threads), stream, threads, pool, seconds)
@@ -80,18 +86,23 @@ def measure(stream: Stream, repeats: int, seconds: float) -> Measured:
             coder, _, what = name.partition("/")
             if what:
                 found[coder].speeds[what] = one
-    mine = series[f"{Auto.name}/encode 1"].values
+        for name, bench in alone.items():
+            for what, values in bench.of_processor.items():
+                found[name].speeds[f"{what} cpu"] = Series(SPEED, tuple(values[-repeats:]))
+    mine = found[Auto.name].speeds["encode cpu"].values
     shares = (taken * speed * 1e9 / stream.size for taken, speed in zip(series["choosing"].values, mine, strict=True))
     return Measured(stream.name, stream.size, found, Series(SHARE, tuple(shares)))
 
 
 class _Bench:
-    """A coder on a stream. encode, decode: one turn each, as GB/s of the stream's raw bytes."""
+    """A coder on a stream. encode, decode: one turn each, as GB/s of the stream's raw bytes. of_processor: the same by
+    the time that the process had processors, of each turn."""
 
     def __init__(self, coder: Coder, stream: Stream, threads: int, pool: ThreadPoolExecutor, seconds: float) -> None:
         self.coder = coder
         self._pieces = stream.pieces
         self._size = stream.size
+        self.of_processor: dict[str, list[float]] = {what: [] for what in DIRECTIONS}
         self._workers = 1 if coder.own_threads else threads
         self._pool = pool
         self._outs = [
@@ -117,15 +128,15 @@ class _Bench:
             index, ready = job
             self.coder.encode(self._pieces[index], ready)
 
-        return self._run(jobs, work)
+        return self._run("encode", jobs, work)
 
     def decode(self) -> float:
         def work(index: int, worker: int) -> None:
             self.coder.decode(self._pieces[index], self.packed[index], self._outs[worker][index])
 
-        return self._run(list(range(len(self._pieces))) * self._passes, work)
+        return self._run("decode", list(range(len(self._pieces))) * self._passes, work)
 
-    def _run(self, jobs: list[Any], work: Callable[[Any, int], None]) -> float:
+    def _run(self, what: str, jobs: list[Any], work: Callable[[Any, int], None]) -> float:
         """GB/s of all jobs; threads take the next one whenever they are done with one."""
 
         def drain(worker: int) -> None:
@@ -133,13 +144,15 @@ class _Bench:
                 work(job, worker)
 
         waiting = iter(jobs)
-        began = time.perf_counter()
+        began, used = time.perf_counter(), time.process_time()
         if self._workers == 1:
             drain(0)
         else:
             for done in [self._pool.submit(drain, worker) for worker in range(self._workers)]:
                 done.result()
-        return self._size * self._passes / (time.perf_counter() - began) / 1e9
+        taken, used = time.perf_counter() - began, time.process_time() - used
+        self.of_processor[what].append(self._size * self._passes / max(used, 1e-9) / 1e9)
+        return self._size * self._passes / taken / 1e9
 
 
 def _choosing_seconds(stream: Stream) -> float:
@@ -147,7 +160,7 @@ def _choosing_seconds(stream: Stream) -> float:
         (words_in(piece.raw, piece.words.size), words_in(piece.base.raw, piece.words.size) if piece.base else None)
         for piece in stream.pieces
     ]
-    began = time.perf_counter()
+    began = time.process_time()
     for words, base in jobs:
         choose(words, base, floating=True)
-    return time.perf_counter() - began
+    return time.process_time() - began

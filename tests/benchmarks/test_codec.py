@@ -157,8 +157,8 @@ def test_speeds_are_compared_within_a_repeat() -> None:
     found = empty()
     found.streams[name] = measured(name, Auto.name, ZipNN.name)
     speeds = found.streams[name].coded
-    speeds[Auto.name].speeds["encode 1"] = Series(speed.SPEED, (1.0, 10.0, 100.0))
-    speeds[ZipNN.name].speeds["encode 1"] = Series(speed.SPEED, (0.5, 5.0, 50.0))
+    speeds[Auto.name].speeds["encode cpu"] = Series(speed.SPEED, (1.0, 10.0, 100.0))
+    speeds[ZipNN.name].speeds["encode cpu"] = Series(speed.SPEED, (0.5, 5.0, 50.0))
     faster = next(goal for goal in goals.goals(runs.FULL) if goal.title == "… encoded, against ZipNN")
     assert judge(faster, found).found == Spread(2.0, 2.0, 2.0, 0.0)
 
@@ -206,7 +206,7 @@ def test_the_whole_of_it_runs(tmp_path: Path) -> None:
     for one in found.streams.values():
         for coded in one.coded.values():
             assert coded.ratio > 0.9
-            assert set(coded.speeds) == {"encode 1", "encode 2", "decode 1", "decode 2"}
+            assert set(coded.speeds) == {f"{what} {how}" for what in speed.DIRECTIONS for how in (1, 2, "cpu")}
     judged = json.loads((tmp_path / "codec.json").read_text())["goals"]
     unmeasured = {one["title"] for one in judged if one["status"] == UNMEASURED}
     assert not unmeasured or "ZipNN" in found.missing
@@ -244,5 +244,5 @@ def empty() -> Found:
 
 
 def measured(name: str, *coders: str) -> Measured:
-    speeds = {f"{what} {count}": Series(speed.SPEED, (1.0,)) for what in speed.DIRECTIONS for count in speed.THREADS}
+    speeds = {f"{what} {how}": Series(speed.SPEED, (1.0,)) for what in speed.DIRECTIONS for how in (1, 2, "cpu")}
     return Measured(name, 10, {coder: Coded(2.0, dict(speeds)) for coder in coders}, Series(SHARE, (0.01,)))
