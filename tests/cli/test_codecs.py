@@ -9,6 +9,7 @@ import torch
 
 import casckpt as package
 from casckpt.cli.codecs import human_ratio
+from casckpt.cli.progress import Watch
 from casckpt.cli.units import human_bytes
 from casckpt.history.bases import all_bases, base_of
 from casckpt.store.protocol import Space
@@ -109,6 +110,32 @@ def test_repack_takes_commits_and_ranges(casckpt: Casckpt, store: Path) -> None:
     assert kinds["by_commit"][0]["ratio"] < 1 < kinds["by_commit"][1]["ratio"]
     assert looked() == 5
     assert casckpt("-C", store, "stats", "--codec", "--json").json["codec"]["by_codec"].keys() == {"raw"}
+
+
+def test_a_repack_that_is_interrupted_says_how_far_it_came_and_goes_on_from_there(
+    casckpt: Casckpt, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, told = Watch.__call__, []
+
+    def call(self: Watch, stage: str, done: int, total: int, of: str = "") -> None:
+        real(self, stage, done, total, of)
+        told.append((stage, done, total))
+        if len([one for one in told if one[2]]) == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("casckpt.history.recode.WRITE_BATCH", 1)
+        patch.setattr(Watch, "__call__", call)
+        ran = casckpt("-C", store, "repack", "--codec", "none")
+    assert ran.code == 130 and ran.out == ""
+    stage, done, total = told[-2]  # an interrupt comes before what is said of the last is known
+    assert 0 < done < total == 5 * 3 * 4 * 12_288
+    assert f"repack had come to: {stage} ({human_bytes(done)} of {human_bytes(total)}); what is re-en" in ran.err
+    by_codec = casckpt("-C", store, "stats", "--codec", "--json").json["codec"]["by_codec"]
+    assert 0 < by_codec["raw"]["chunks"] < 45
+    assert casckpt("-C", store, "fsck", "--read-data").code == 0
+    assert casckpt("-C", store, "repack", "--codec", "none").code == 0
+    assert set(casckpt("-C", store, "stats", "--codec", "--json").json["codec"]["by_codec"]) == {"raw"}
 
 
 def test_repack_of_an_empty_store_has_nothing_to_do(casckpt: Casckpt, tmp_path: Path) -> None:
