@@ -31,6 +31,11 @@ _SAME_SHARE: Final = 1e-6
 # float32 words without their signs, seen as whole numbers, that are normal.
 _LEAST_NORMAL: Final = 0x00800000
 _GREATEST_NORMAL: Final = 0x7F7FFFFF
+# A difference that takes so many bits more than a half has noise in its lower one.
+_ABOVE: Final = 2
+# What counts as about one share, and the words of a sample that are looked at for it.
+_NEAR_SHARE: Final = 0.005
+_FEW: Final = 32
 # Words of so many bytes and more may stand in halves.
 _HALVED: Final = 4
 # Of the entropy that bytes at random have in a sample, what is taken for noise.
@@ -79,13 +84,9 @@ def choose(words: Unsigned, base: Unsigned | None, *, floating: bool, last: Choi
     unchanged, bits = _bits(_difference(seen, before))
     if unchanged >= 1 - _SPARSE:
         return Choice(Codec.SPARSE_DELTA)
-    found = Choice(Codec.DELTA_PLANES)
-    if floating and _is_halved(seen):
-        half = 4 * words.itemsize
-        upper = half + _bits(_difference(_upper(seen), _upper(before)))[1]
-        if _GAIN * upper < bits:
-            found, bits = Choice(Codec.DELTA_PLANES, halved=True), upper
-    if floating and words.itemsize == 4:
+    is_noise = floating and _is_halved(seen)
+    found = Choice(Codec.DELTA_PLANES, is_noise and bits > 4 * words.itemsize + _ABOVE)
+    if floating and words.itemsize == 4 and _may_have_decayed(seen, before):
         scale = scale_of(seen, before)
         if scale is not None:
             grown = np.empty_like(before)
@@ -95,7 +96,18 @@ def choose(words: Unsigned, base: Unsigned | None, *, floating: bool, last: Choi
                 found, bits = Choice(Codec.SCALED_DELTA, scale=scale), scaled
     if floating and bits < _GAIN * (8 * words.itemsize - 8):
         return found  # what stands behind the exponent takes more by itself
-    return found if bits < _GAIN * _bits_alone(seen, floating) else alone(words) if floating else Choice(Codec.PLANES)
+    if bits < _GAIN * _bits_alone(seen, floating):
+        return found
+    return Choice(Codec.ROTATED_PLANES if floating and words.itemsize > 1 else Codec.PLANES, is_noise)
+
+
+def _may_have_decayed(words: Unsigned, base: Unsigned) -> bool:
+    """Whether most of a few words are about one share of their base."""
+    few = slice(None, None, max(1, len(words) // _FEW))
+    with np.errstate(all="ignore"):
+        shares = np.divide(words.view("<f4")[few], base.view("<f4")[few], dtype=np.float64)
+        middle = np.partition(shares, len(shares) // 2)[len(shares) // 2]
+        return bool(2 * np.count_nonzero(np.abs(shares - middle) < _NEAR_SHARE) > len(shares))
 
 
 def scale_of(words: Unsigned, base: Unsigned) -> np.float32 | None:
@@ -123,10 +135,6 @@ def _is_halved(seen: Unsigned) -> bool:
         return False
     upmost = (seen >> seen.dtype.type(4 * seen.itemsize - 8)).astype(np.uint8)
     return _entropy(np.bincount(upmost), len(seen)) > _NOISE * min(8, math.log2(len(seen)))
-
-
-def _upper(words: Unsigned) -> Unsigned:
-    return words.view(f"<u{words.itemsize // 2}")[1::2]
 
 
 def _bits(numbers: np.ndarray[tuple[int], np.dtype[Any]]) -> tuple[float, float]:

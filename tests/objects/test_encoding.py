@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from casckpt.limits import CODECS, DEPTHS, MIB
+from casckpt.limits import CODECS, MIB
 from casckpt.objects.encoding import Base, depth_limit, encode_chunk
 from casckpt.objects.frame import DELTAS, Codec, head_size, read_frame
 from casckpt.objects.words import Words
@@ -37,7 +37,7 @@ def test_any_chunk_of_a_history_is_given_back(data: st.DataObject, words: Words,
         assert frames.decoded(raw) == raw
         frame = frames.held[chunk_id(raw)]
         assert len(frame) <= head_size(16) + len(raw), "it fits the buffer that the chunk was in"
-        assert len(frames.chain(raw).links) - 1 <= DEPTHS[mode]
+        assert len(frames.chain(raw).links) - 1 <= depth_limit(mode, words)
 
 
 @settings(deadline=None)
