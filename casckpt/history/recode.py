@@ -14,10 +14,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Final
+from itertools import chain
+from typing import Final, TypeVar
 
 from casckpt.errors import CorruptObjectError, NewerFormatError
 from casckpt.history.bases import base_of, height_of, replace_chunk
@@ -32,10 +32,12 @@ from casckpt.store.aside import Aside, aside
 from casckpt.store.protocol import Progress, Reader, Space, Store
 
 _STAGE: Final = "re-encoding chunks"
-# Decoding and encoding let go of the interpreter; chunks are looked up by one thread at a time.
-_WORKERS: Final = 2
 # Bytes of frames that one transaction puts at most: with its sync it holds the writer lock some milliseconds.
 _PUT: Final = 8 * MIB
+
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,7 @@ class Recoder:
         Raises:
             StoreFullError: there is no room for a new frame beside the old one. What was done is done, and counts.
         """
-        # Aside: an interrupt while a worker begins would leave it at work when its transaction has ended.
+        # Aside: an interrupt while the other thread begins would leave it at work when its transaction has ended.
         return aside(partial(self._run_all, _by_place(list(tasks))), self._progress)
 
     def _run_all(self, ordered: list[Placed], held: Aside) -> Recoded:
@@ -133,12 +135,9 @@ class Recoder:
         """Returns those whose new frame could not be put."""
         refused: list[Placed] = []
         for batch in _batches(ordered):
-            made: deque[_Made] = deque()
-            # No worker outlives the transaction, whose views it has.
-            with self._store.read() as reader, ThreadPoolExecutor(_WORKERS) as workers:
-                objects = Objects(reader, self._scheme)
-                for done in workers.map(partial(self._encode_all, objects), _groups(batch)):
-                    made += done
+            with self._store.read() as reader:
+                work = partial(self._encode_all, Objects(reader, self._scheme))
+                made = deque(chain.from_iterable(_by_two(work, _groups(batch))))
             if self._dry_run:
                 for one in made:
                     self._count(one, done=True)
@@ -177,14 +176,14 @@ class Recoder:
         """A chunk's new frame, and its bytes. Where the old one is to stay: no frame, and as new what is there."""
         with self._reading:
             reader = objects.reader
-            chain = objects.chain(task.id, task.length)
+            stored = objects.chain(task.id, task.length)
             recorded = base_of(reader, task.id)
-            old = Coded(chain.head.codec, reader.size(Space.CHUNK, task.id) or 0, self._depth(reader, task.id) or 0)
+            old = Coded(stored.head.codec, reader.size(Space.CHUNK, task.id) or 0, self._depth(reader, task.id) or 0)
             depth = self._room_over(reader, task)
             below = None
             if depth is not None and task.before is not None and (last is None or last[0] != task.before):
                 below = self._readable(objects, task.before, task.length)
-        raw = verified(self._scheme, chain)
+        raw = verified(self._scheme, stored)
         base = None
         if depth is not None and task.before is not None:
             if last is not None and last[0] == task.before:
@@ -292,6 +291,36 @@ class Recoder:
         for codecs, coded in ((result.codecs_before, one.old), (result.codecs_after, new)):
             chunks, size = codecs.get(coded.codec, (0, 0))
             codecs[coded.codec] = chunks + 1, size + coded.size
+
+
+def _by_two(work: Callable[[S], T], pieces: Iterable[S]) -> list[T]:
+    """What comes of the pieces, in any order, by this thread and another; none is at work any more when it returns.
+
+    Decoding and encoding let go of the interpreter. Two are enough to keep up with the disk.
+    """
+    feed = iter(list(pieces))  # of a list, so that to take the next is one step
+    results: list[T] = []
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            for piece in feed:
+                results.append(work(piece))
+        except BaseException as error:
+            failures.append(error)
+            deque(feed, 0)
+
+    other = threading.Thread(target=run, name="casckpt-recode")
+    try:
+        other.start()
+    except RuntimeError:  # no more threads: the system's limit, or the interpreter is about to end
+        run()
+    else:
+        run()
+        other.join()
+    if failures:
+        raise failures[0]
+    return results
 
 
 def _by_place(tasks: list[Placed]) -> list[Placed]:

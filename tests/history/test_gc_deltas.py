@@ -659,3 +659,16 @@ def test_killed_at_any_moment_it_leaves_a_store_that_is_whole(tmp_path, lines) -
         check(history, kept)
         with history.store.read() as reader:
             assert set(reader.keys(Space.CHUNK)) == live_chunks(history, kept)
+
+
+def test_without_another_thread_one_does_it_all(history, store, monkeypatch) -> None:
+    kept = left(history)
+
+    def refused(self) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    assert history.gc().kept_bases == 0
+    check(history, kept)
+    with store.read() as reader:
+        assert set(reader.keys(Space.CHUNK)) == live_chunks(history, kept)
