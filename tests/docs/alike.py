@@ -1,7 +1,8 @@
 """Whether an output is what a page shows, but for what changes from run to run: ids, ages, dates, durations, places.
 
-Nothing is left out: what changes is replaced by its kind. Sizes must be near, and so must what training came to: the
-last digits of floats are another machine's own. An id is another one each time, and the same one all over a page.
+Nothing is left out: what changes is replaced by its kind. Sizes and what one is of another must be near, and so must
+what training came to: the last digits of floats are another machine's own. An id is another one each time, and the same
+one all over a page.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ _PATTERNS = (
     (re.compile(r"[─━╸╺╴-]{3,}"), "RULE"),
 )
 _SIZE = re.compile(r"\b(\d+(?:\.\d+)?) (B|KiB|MiB|GiB)\b")
+# What a size is of another one.
+_RATIO = re.compile(r"\b\d+(?:\.\d+)?(?= \(logical / stored\)| times (?:less|fewer)| bytes for each| of raw)")
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
 _DECIMAL = re.compile(r"(?<![\w.])\d+\.\d+(?:e[+-]\d+)?(?![\w.])")
 _UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
@@ -48,11 +51,12 @@ def _words(text: str) -> list[str]:
 
 
 def _figures(text: str) -> tuple[list[float], list[float]]:
-    """Sizes in bytes, and decimals."""
+    """Sizes in bytes with ratios as if of MiB, and decimals."""
     for pattern, kind in _PATTERNS:
         text = pattern.sub(kind, text)
     sizes = [float(number) * _UNITS[unit] for number, unit in _SIZE.findall(text)]
-    return sizes, [float(number) for number in _DECIMAL.findall(_SIZE.sub("", text))]
+    sizes += [float(number) * _UNITS["MiB"] for number in _RATIO.findall(text)]
+    return sizes, [float(number) for number in _DECIMAL.findall(_RATIO.sub("", _SIZE.sub("", text)))]
 
 
 def alike(shown: str, real: str, *, numbers_vary: bool = False) -> bool:

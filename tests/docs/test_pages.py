@@ -51,6 +51,7 @@ def test_code_that_is_not_run_says_why_and_no_block_is_left_out_by_accident() ->
         ("4 chunks live (0.0 s)", "4 chunks live (1.2 s)"),
         ("on from bef…", "on from b…"),
         ("loss 0.3566616", "loss 0.3566618"),
+        ("ratio 3.9 (logical / stored)", "ratio 3.6 (logical / stored)"),
         ("at 5e91b4db", "at faceddab"),
     ],
 )
@@ -64,6 +65,7 @@ def test_ids_ages_and_dates_may_differ(shown: str, real: str) -> None:
         ("ad6857b4 176 loss 2.457", "ad6857b4 176 loss 2.557"),
         ("ad6857b4 176 loss 2.457", "ad6857b4 177 loss 2.457"),
         ("5.07 MiB", "7.07 MiB"),
+        ("ratio 3.9 (logical / stored)", "ratio 2.9 (logical / stored)"),
         ("5.07 MiB", "5.07 KiB"),
         ("one\ntwo", "one"),
         ("6 commits", "7 commits"),
