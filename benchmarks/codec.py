@@ -14,9 +14,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -26,7 +24,7 @@ from benchmarks.coding import found as kept
 from benchmarks.coding import goals, report, runs, speed, stores, streams
 from benchmarks.coding.coders import CODERS
 from benchmarks.coding.found import Found
-from benchmarks.disk import check_room, remove
+from benchmarks.disk import check_room
 from benchmarks.report import pages, plots
 
 STREAMS, STORES = "streams", "stores"
@@ -98,14 +96,14 @@ def _measure(options: argparse.Namespace, scale: runs.Scale, place: Path) -> Fou
                 one = speed.measure(stream, repeats, SECONDS_QUICK if options.quick else SECONDS)
                 found.streams[stream.name] = one
     if STORES in options.only:
-        _measure_stores(found, options.quick, repeats, trained, place)
+        _measure_stores(found, scale, options.quick, repeats, trained, place)
     return found
 
 
-def _measure_stores(found: Found, quick: bool, repeats: int, trained: Path, place: Path) -> None:
-    """Each store is a copy, which nobody has open, so that what was trained can be kept; one is there at a time."""
+def _measure_stores(found: Found, scale: runs.Scale, quick: bool, repeats: int, trained: Path, place: Path) -> None:
+    """Each store is made anew from what was committed in training, so that what was kept may be of another version."""
     for title, run in goals.HISTORIES.items():
-        with _copied(trained / _folder(run) / runs.HISTORY, place) as path:
+        with stores.anew(trained / _folder(run) / runs.HISTORY, place) as path:
             _say(f"size of {title}")
             found.stores |= stores.sizes(title, path, place, () if quick else ("small",))
             if run == goals.FP32:
@@ -114,19 +112,10 @@ def _measure_stores(found: Found, quick: bool, repeats: int, trained: Path, plac
                 found.stores |= figures
                 found.notes["load"] = f"{depth:.2f} deltas under each chunk, in the mean"
     _say("gc")
-    with _copied(trained / _folder(goals.FP32) / runs.BACKUP, place) as path:
+    with stores.anew(trained / _folder(goals.FP32) / runs.HISTORY, place, scale.pruned) as path:
         found.stores |= stores.collected(path, place)
     _say("stalls")
     found.stores |= stores.stalls(STALL_QUICK if quick else STALL, repeats, place)
-
-
-@contextmanager
-def _copied(store: Path, place: Path) -> Iterator[Path]:
-    shutil.copytree(store, place / "store")
-    try:
-        yield place / "store"
-    finally:
-        remove(place / "store")
 
 
 def _train(scale: runs.Scale, folder: Path) -> None:

@@ -20,7 +20,6 @@ PEAK_RATE = 1e-3
 FINE_RATE = 1e-4
 SGD_RATE = 0.1
 HISTORY = "history"
-BACKUP = "first 40 commits"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +27,9 @@ class Scale:
     """How much is trained.
 
     steps: updates, of which the learning rate's schedule knows. at: the step whose tensors are coded. backs: how many
-    steps before it the parents are. first, every, commits: of the histories. backed_up: commits after which a copy of a
-    history is set aside. frozen_from: the step at which a fine-tune begins. layers: of the model, and of the one that
-    is fine-tuned. rows: of the embedding that is updated here and there.
+    steps before it the parents are. first, every, commits: of the histories. pruned: the commits of which every second
+    is pruned. frozen_from: the step at which a fine-tune begins. layers: of the model, and of the one that is
+    fine-tuned. rows: of the embedding that is updated here and there.
     """
 
     steps: int
@@ -39,7 +38,7 @@ class Scale:
     first: int
     every: int
     commits: int
-    backed_up: int
+    pruned: int
     frozen_from: int
     layers: tuple[int, int]
     width: int
@@ -180,7 +179,7 @@ COMMITTED = ("AdamW fp32", "AdamW bf16", "fine-tune, its trained block")
 
 def run(name: str, scale: Scale, folder: Path) -> None:
     """Train, and leave `captured.npz` in the folder, `step/stream/tensor` -> unsigned words; and where the run is one
-    that is committed the store of its history, with codec "auto", and a copy as it was after `backed_up` commits."""
+    that is committed the store of its history, with codec "auto"."""
     import casckpt
 
     made = RUNS[name](scale)
@@ -196,8 +195,6 @@ def run(name: str, scale: Scale, folder: Path) -> None:
                     kept.update({f"{step}/{stream}/{key}": _words(tensor) for key, tensor in tensors.items()})
             if repo is not None and made.state is not None and step in due:
                 repo.commit(made.state(), step=due.index(step))
-                if step == due[scale.backed_up - 1]:
-                    repo.backup(folder / BACKUP)
         if repo is not None and made.state is not None:
             _check(repo.load(), made.state())
     finally:

@@ -1,13 +1,14 @@
 """What whole histories take in a store, what loads and stalls cost with deltas, and what gc makes of a pruned one.
 
 Sizes are those of files, after `compact`; what the disk is made to keep free behind a store's file, 4 MiB, is not in
-them. The histories were committed on the way by the runs; nothing is changed of them but of the one that is pruned.
+them. The histories are those that the runs committed on their way, commit by commit.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import mean
 
@@ -31,10 +32,21 @@ Figures = dict[str, dict[str, Series]]
 """Quantity, then system."""
 
 
+@contextmanager
+def anew(history: Path, folder: Path, commits: int | None = None) -> Iterator[Path]:
+    """The first so many commits of a history, or all, in a store of their own with codec "auto", gone afterwards."""
+    path = folder / "store"
+    with casckpt.open(history) as repo:
+        _copy(repo, list(repo.log())[::-1][:commits], path, AUTO)
+    try:
+        yield path
+    finally:
+        remove(path)
+
+
 def sizes(title: str, path: Path, folder: Path, modes: Iterable[str]) -> Figures:
     """Share of the states' bytes that a history takes, as it was written, and coded anew with other modes."""
     with casckpt.open(path) as repo:
-        repo.compact()
         commits = list(repo.log())[::-1]
         raw = sum(_logical(commit) for commit in commits)
         shares = {AUTO: file_size(path) / raw}

@@ -118,7 +118,7 @@ def test_a_scale_comes_through_json_as_it_was() -> None:
 @pytest.mark.parametrize("scale", [runs.FULL, runs.QUICK])
 def test_a_scale_holds_together(scale: runs.Scale) -> None:
     assert min(scale.captured) >= scale.frozen_from > 0
-    assert len(scale.committed) == scale.commits >= scale.backed_up
+    assert len(scale.committed) == scale.commits >= scale.pruned
     assert scale.committed[-1] <= scale.steps and scale.committed[0] > scale.frozen_from
 
 
