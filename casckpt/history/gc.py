@@ -150,15 +150,14 @@ def _reencode(
 
     # Whoever stored a delta wanted it small, whatever the store's mode is.
     mode = store.format.codec if DEPTHS[store.format.codec] else "auto"
-    among = live.chunks if dry_run else None  # what would have gone by now
-    recoder = Recoder(store, scheme, mode, _always, dry_run=dry_run, progress=progress, among=among)
+    recoder = Recoder(store, scheme, mode, _always, dry_run=dry_run, progress=progress, among=live.chunks)
     try:
         return recoder.run(stranded)
     except StoreFullError:  # gc works on a full disk, and cures it: what is left is for the next one
         return recoder.result
 
 
-def _always(old: Coded, new: Coded) -> bool:
+def _always(task: Placed, old: Coded, new: Coded) -> bool:
     return True
 
 

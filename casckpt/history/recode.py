@@ -76,7 +76,7 @@ class _Made:
     frame: bytes
 
 
-Wants = Callable[[Coded, Coded], bool]
+Wants = Callable[[Placed, Coded, Coded], bool]
 """Whether a chunk that is stored as the first shall be stored as the second."""
 
 
@@ -84,7 +84,7 @@ class Recoder:
     """One run over chunks.
 
     mode: one of limits.CODECS. dry_run: everything is done but the writing. among: deltas other than these are as good
-    as gone; None: there are none such.
+    as gone, or will be re-encoded after what they lie over; until then a chain may be longer than the mode says.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Recoder:
         *,
         dry_run: bool,
         progress: Progress,
-        among: Container[bytes] | None = None,
+        among: Container[bytes],
     ) -> None:
         self._store = store
         self._scheme = scheme
@@ -192,7 +192,7 @@ class Recoder:
                 base = self._based(task.before, below, depth)
         frame, codec, over = self._frame(task, raw, base)
         new = Coded(codec, len(frame), 0 if over is None else self._depth_over(objects.reader, over))
-        if not self._wants(old, new):
+        if not self._wants(task, old, new):
             return _Made(task, recorded, old, old, b""), raw
         return _Made(replace(task, before=over), recorded, old, new, frame), raw
 
@@ -267,8 +267,7 @@ class Recoder:
             with self._store.write(durable=False, room=room) as writer:
                 stop = time.monotonic() + GC_LOCK_HELD
                 for one in list(made)[:count]:
-                    deepest = depth_limit(self._mode, one.task.words)
-                    done = replace_chunk(writer, one.task.id, one.frame, before=one.base, depth=deepest)
+                    done = replace_chunk(writer, one.task.id, one.frame, before=one.base, depth=MAX_CHAIN)
                     tried.append((one, done))
                     if time.monotonic() > stop:
                         break

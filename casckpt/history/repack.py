@@ -18,7 +18,8 @@ from casckpt.history.lineage import Lineage, Placed
 from casckpt.history.recode import Coded, Recoded, Recoder
 from casckpt.history.records import get_mark
 from casckpt.history.walk import roots
-from casckpt.limits import CODECS, DEPTHS
+from casckpt.limits import CODECS
+from casckpt.objects.encoding import depth_limit
 from casckpt.objects.frame import Codec
 from casckpt.objects.ids import IdScheme
 from casckpt.store.protocol import Progress, Store, no_progress
@@ -90,7 +91,10 @@ def repack(
                 if (commits is None or oid in commits) and not get_mark(reader, oid).pruned
             ]
             tasks: list[Placed] = list(lineage.placed(order))
-        recoder = Recoder(store, scheme, chosen, partial(_wants, chosen), dry_run=dry_run, progress=progress)
+        among = _Others({task.id for task in tasks})
+        recoder = Recoder(
+            store, scheme, chosen, partial(_wants, chosen), dry_run=dry_run, progress=progress, among=among
+        )
         done = recoder.run(tasks)
         if done.chunks and not dry_run:
             with store.write(durable=True, room=None):
@@ -98,10 +102,20 @@ def repack(
     return _report(done, chosen, len(order), len(tasks), dry_run, time.monotonic() - began)
 
 
-def _wants(mode: str, old: Coded, new: Coded) -> bool:
+class _Others:
+    """All chunks but those that are looked at."""
+
+    def __init__(self, looked_at: set[bytes]) -> None:
+        self._looked_at = looked_at
+
+    def __contains__(self, oid: object) -> bool:
+        return oid not in self._looked_at
+
+
+def _wants(mode: str, task: Placed, old: Coded, new: Coded) -> bool:
     if mode == "none":
         return old.codec is not Codec.RAW
-    return old.depth > DEPTHS[mode] or new.size < _WORTH[mode] * old.size
+    return old.depth > depth_limit(mode, task.words) or new.size < _WORTH[mode] * old.size
 
 
 def _report(done: Recoded, mode: str, commits: int, chunks: int, dry_run: bool, seconds: float) -> RepackReport:
