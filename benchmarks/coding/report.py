@@ -135,7 +135,7 @@ def draw(found: Found, path: Path) -> None:
         for name, coded in one.coded.items():
             _point(axes, name, coded)
         axes.set_title(one.name, fontsize=8)
-        axes.set_xscale("log")
+        axes.set_xlim(left=0)
         axes.tick_params(labelsize=7)
         axes.grid(alpha=0.3)
     for axes in all_axes[len(shown) :]:
@@ -152,6 +152,8 @@ def draw(found: Found, path: Path) -> None:
 
 
 def _point(axes: Any, name: str, coded: Coded) -> None:
+    from matplotlib import colormaps
+
     found = coded.speeds["encode cpu"].spread
     family = name.split()[0]
     names = [coder.name for coder in CODERS]
@@ -160,6 +162,6 @@ def _point(axes: Any, name: str, coded: Coded) -> None:
         coded.ratio,
         MARKS[family],
         label=name,
-        color=f"C{names.index(name) % 10}",
+        color=colormaps["tab20"](names.index(name)),
         markersize=8 if family == "casckpt" else 6,
     )
