@@ -102,12 +102,12 @@ def choose(words: Unsigned, base: Unsigned | None, *, floating: bool, last: Choi
 
 
 def _may_have_decayed(words: Unsigned, base: Unsigned) -> bool:
-    """Whether most of a few words are about one share of their base."""
-    few = slice(None, None, max(1, len(words) // _FEW))
+    """Whether half of a few words are about one share of their base."""
+    few = max(1, len(words) // _FEW)
     with np.errstate(all="ignore"):
-        shares = np.divide(words.view("<f4")[few], base.view("<f4")[few], dtype=np.float64)
-        middle = np.partition(shares, len(shares) // 2)[len(shares) // 2]
-        return bool(2 * np.count_nonzero(np.abs(shares - middle) < _NEAR_SHARE) > len(shares))
+        shares = np.sort(words.view("<f4")[::few] / base.view("<f4")[::few])
+        half = len(shares) // 2
+        return bool((shares[half:] - shares[: len(shares) - half] < _NEAR_SHARE).any())
 
 
 def scale_of(words: Unsigned, base: Unsigned) -> np.float32 | None:
