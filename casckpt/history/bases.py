@@ -66,11 +66,13 @@ def height_of(reader: Reader, oid: bytes, most: int = MAX_CHAIN, among: Containe
     among: only chains of these chunks; None: of any.
     """
     height = 0
-    level = [oid]
+    level = met = {oid}
     while height < most:
-        level = [above for one in level for above in dependants(reader, one) if among is None or above in among]
+        # what was met before lies over itself, which only damaged records say
+        level = {above for one in level for above in dependants(reader, one) if among is None or above in among} - met
         if not level:
             break
+        met = met | level
         height += 1
     return height
 

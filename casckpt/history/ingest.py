@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from casckpt.errors import CorruptObjectError, MissingObjectError, NewerFormatError
 from casckpt.history.bases import depth_of, put_chunk
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from casckpt.objects.chain import Chain
+
+
+# Bytes of the records of a delta's base, keys and all, in a page that is not full.
+_RECORDS: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +189,7 @@ class Ingest:
             try:
                 lost = batch
                 while lost:
-                    with self._store.write(durable=False, room=sum(entry.size for entry in lost)) as writer:
+                    with self._store.write(durable=False, room=_room(lost)) as writer:
                         self._put(writer, lost)
                     lost = self._secure(batch)
             finally:
@@ -246,7 +250,7 @@ class Ingest:
             self.flush()
         self._look_again()
         last = self._batch(None)
-        room = sum(entry.size for entry in last) + len(frame) + 16 * KIB
+        room = _room(last) + len(frame) + 16 * KIB
         room += sum(len(tree) for tree in self._trees.values() if tree is not None)
         try:
             with self._store.write(durable=True, room=room) as writer:
@@ -324,6 +328,11 @@ class Ingest:
             f"{kind.name.lower()} {oid.hex()} vanished while a commit was made that relies on it",
             remedy="check the store with `casckpt fsck`, then commit again",
         )
+
+
+def _room(entries: list[_Entry]) -> int:
+    """Bytes that they take at most: frames, and what is kept in records beside them."""
+    return sum(entry.size + _RECORDS for entry in entries)
 
 
 def _entry(kind: Kind, oid: bytes, frame: Buffer, written: Callable[[], object] | None = None) -> _Entry:

@@ -18,7 +18,7 @@ from casckpt.objects import delta
 from casckpt.objects.frame import DELTAS, Codec, FrameHead, read_frame
 from casckpt.objects.ids import IdScheme, Kind
 from casckpt.objects.planes import join, join_halves, plane, unrotate, upper_halves, words_in
-from casckpt.objects.scratch import Unsigned, scratch_words
+from casckpt.objects.scratch import Unsigned, Working, scratch_words
 from casckpt.objects.zstd import decompressed
 
 Lookup = Callable[[bytes], memoryview]
@@ -151,9 +151,17 @@ def decode_into(scheme: IdScheme, chain: Chain, out: memoryview) -> None:
     Raises:
         CorruptObjectError: a frame is damaged, or its contents are not what the id says. `out` is then undefined.
     """
-    links = chain.links
     if len(out) != chain.length:
         raise CorruptObjectError(f"chunk {chain.id.hex()} has {chain.length} bytes where {len(out)} are expected")
+    with Working():
+        _decode_links(chain, out)
+    if scheme.digest(Kind.CHUNK, out) != chain.id:
+        raise CorruptObjectError(f"chunk {chain.id.hex()} does not hash to its id")
+
+
+def _decode_links(chain: Chain, out: memoryview) -> None:
+    """From the last link to the first; what is not whole in between is kept as upper halves."""
+    links = chain.links
     at = links[-1]
     upper: Unsigned | None = None  # of the words so far, where they are not whole, and in `out`
     try:
@@ -171,8 +179,6 @@ def decode_into(scheme: IdScheme, chain: Chain, out: memoryview) -> None:
                 upper = None
     except CorruptObjectError as error:
         raise CorruptObjectError(f"{_named(chain.id, at.head.id)}: {error.problem}") from error
-    if scheme.digest(Kind.CHUNK, out) != chain.id:
-        raise CorruptObjectError(f"chunk {chain.id.hex()} does not hash to its id")
 
 
 def verified(scheme: IdScheme, chain: Chain) -> memoryview:
@@ -260,9 +266,9 @@ def _decode(codec: Codec, parts: list[memoryview], words: Unsigned) -> None:
         return
     if codec is Codec.SPARSE_DELTA:
         where = delta.places(plane(parts[0], -(-len(words) // 8)), len(words))
-        values = scratch_words("zigzag", len(where), width)
-        join(parts[1:], values)
         there = words[where]
+        values = scratch_words("zigzag", len(there), width)
+        join(parts[1:], values)
         delta.add(values, there)
         words[where] = there
         return

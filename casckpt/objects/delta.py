@@ -61,6 +61,6 @@ def changed(zigzag: Unsigned) -> Bytes:
     return np.packbits(zigzag != 0, bitorder="little")
 
 
-def places(bits: Bytes, count: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
-    """The inverse of `changed`: where the bits are that are set, of the first `count`."""
-    return np.flatnonzero(np.unpackbits(bits, count=count, bitorder="little"))
+def places(bits: Bytes, count: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """The inverse of `changed`: for each of the first `count` words, whether its bit is set."""
+    return np.unpackbits(bits, count=count, bitorder="little").view(np.bool_)

@@ -15,7 +15,7 @@ from casckpt.objects.codec import compress
 from casckpt.objects.frame import DELTAS, MAX_PLANES, Codec, FrameHead, head_size, pack_head
 from casckpt.objects.ids import Kind
 from casckpt.objects.planes import SORTED_WINDOW, huffman, lower_halves, rotate, split, upper_halves, words_in
-from casckpt.objects.scratch import Part, Unsigned, scratch_words
+from casckpt.objects.scratch import Part, Unsigned, Working, scratch_words
 from casckpt.objects.words import Words
 from casckpt.objects.zstd import compressor
 
@@ -70,11 +70,12 @@ def encode_chunk(oid: bytes, buffer: memoryview, words: Words, mode: str, base: 
     """
     start = head_size(len(oid))
     raw = buffer[start:]
-    coded = _coded(raw, words, mode, base)
-    if coded is None:
-        buffer[:start] = pack_head(FrameHead(Kind.CHUNK, Codec.RAW, oid, len(raw), len(raw)))
-        return buffer
-    return framed(oid, coded, len(raw), buffer, base)
+    with Working():
+        coded = _coded(raw, words, mode, base)
+        if coded is not None:
+            return framed(oid, coded, len(raw), buffer, base)
+    buffer[:start] = pack_head(FrameHead(Kind.CHUNK, Codec.RAW, oid, len(raw), len(raw)))
+    return buffer
 
 
 def framed(oid: bytes, coded: Coded, length: int, buffer: memoryview, base: Base | None) -> memoryview:

@@ -302,11 +302,19 @@ def _databases(path: Path, raw: lmdb.Environment, format: StoreFormat) -> dict[S
     """The sub-databases of a store. None is made, but for those that its format has not got: one that is missing is
     damage, and a new one would bury it."""
     later = LATER_SPACES if format.version == 1 else ()
-    with raw.begin(write=True) as transaction:
-        try:
-            return {space: raw.open_db(space.value, txn=transaction, create=space in later) for space in Space}
-        except lmdb.Error as error:
-            raise _damaged(path, error) from error
+    try:
+        with raw.begin(write=True) as transaction:
+            there = [bytes(name) for name in transaction.cursor().iternext(values=False)]
+            missing = [space for space in later if space.value not in there]
+            found = {space: raw.open_db(space.value, txn=transaction, create=space in missing) for space in Space}
+            if missing:  # every change counts; it is not acknowledged, so the mark may stay behind
+                counter = transaction.get(COUNTER_KEY, db=found[Space.META]) or b""
+                transaction.put(
+                    COUNTER_KEY, (int.from_bytes(counter, "big") + 1).to_bytes(8, "big"), db=found[Space.META]
+                )
+            return found
+    except lmdb.Error as error:
+        raise _damaged(path, error) from error
 
 
 def _damaged(path: Path, error: lmdb.Error) -> CorruptObjectError:

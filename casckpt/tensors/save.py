@@ -32,7 +32,7 @@ from casckpt.objects.frame import head_size
 from casckpt.objects.ids import IdScheme, Kind
 from casckpt.objects.node import NodeRef, StorageNode, chunk_count, stands_inline
 from casckpt.objects.paths import escape, leaves, unescape
-from casckpt.objects.scratch import scratch
+from casckpt.objects.scratch import Working, scratch
 from casckpt.objects.tree import expand, shallow, write_tree
 from casckpt.objects.values import ArrayRecord, BlobRecord, Map, TensorRecord
 from casckpt.store.format import FORMAT_VERSION
@@ -376,17 +376,21 @@ class Save:
         deepest = depth_limit(mode, part.words)
         if before is None or not deepest:
             return encode_chunk(oid, buffer, part.words, mode)
-        length = len(buffer) - self._head
+        with Working():
+            base = self._base_of(before, len(buffer) - self._head, deepest)
+            return encode_chunk(oid, buffer, part.words, mode, base)
+
+    def _base_of(self, before: bytes, length: int, deepest: int) -> Base | None:
+        """A chunk that a delta may be taken to, in this thread's memory, if it is near enough and what its id says."""
         with self._ingest.chain(before, length, deepest - 1) as chain:
             if chain is None:
-                return encode_chunk(oid, buffer, part.words, mode)
+                return None
             raw = scratch("base", length).data
             try:
                 decode_into(self._settings.scheme, chain, raw)
             except CorruptObjectError:  # told by whoever loads or checks it; a delta to it would be lost with it
-                return encode_chunk(oid, buffer, part.words, mode)
-            base = Base(before, raw, len(chain.links) - 1, chain.head)
-        return encode_chunk(oid, buffer, part.words, mode, base)
+                return None
+            return Base(before, raw, len(chain.links) - 1, chain.head)
 
     def abandon(self) -> None:
         """Let go of everything; nothing of it will be published. Two threads may do it at once."""

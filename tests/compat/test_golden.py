@@ -13,6 +13,7 @@ from casckpt.objects.ids import SCHEMES, Kind, id_scheme
 from casckpt.objects.tree import write_tree
 from casckpt.store.format import FORMAT_VERSION
 from casckpt.tensors.flatten import flatten
+from tests.compat.reader.store import Store
 from tests.compat.states import states
 from tests.equality import assert_same
 
@@ -67,3 +68,16 @@ def test_the_tree_of_a_plain_state_has_a_known_id() -> None:
         write_tree(flat.value, (), lambda raw: scheme.digest(Kind.TREE, raw)).hex()
         == "b79452d03d4a09e804ab47f33d755496"
     )
+
+
+def test_a_store_of_format_1_that_is_only_looked_at_gets_what_format_2_needs_once_and_counts_it(tmp_path: Path) -> None:
+    shutil.copytree(HERE / "v1-xxh3_128", tmp_path / "store")
+
+    def counter() -> int:
+        return int.from_bytes(Store(tmp_path / "store")._spaces["meta"][b"counter"], "big")
+
+    before = counter()
+    for _ in range(2):
+        with casckpt.open(tmp_path / "store", create=False) as repo:
+            assert list(repo.log())
+    assert counter() == before + 1

@@ -7,7 +7,7 @@ import threading
 import numpy as np
 
 from casckpt.limits import MIB
-from casckpt.objects.scratch import scratch
+from casckpt.objects.scratch import Working, scratch
 
 
 def test_what_is_asked_for_again_is_the_same_memory_and_no_other_threads() -> None:
@@ -23,3 +23,14 @@ def test_what_is_asked_for_again_is_the_same_memory_and_no_other_threads() -> No
 
 def test_what_is_unusually_large_is_not_kept() -> None:
     assert not np.shares_memory(scratch("large", 5 * MIB), scratch("large", 5 * MIB))
+
+
+def test_work_within_work_has_memory_of_its_own_and_the_outer_one_gets_its_own_back() -> None:
+    with Working():
+        outer = scratch("test", 100)
+        with Working():
+            inner = scratch("test", 100)
+        assert not np.shares_memory(inner, outer)
+        assert np.shares_memory(scratch("test", 100), outer)
+    with Working():
+        assert np.shares_memory(scratch("test", 100), outer)  # kept for the next one

@@ -93,7 +93,7 @@ def test_where_it_cannot_be_written_the_store_stays_what_it_was(earlier, tmp_pat
 
 def test_repack_upgrades_and_a_dry_run_does_not(earlier) -> None:
     history = History(earlier)
-    assert history.repack(dry_run=True).reencoded_chunks >= 0
+    history.repack(dry_run=True)
     assert earlier.format.version == 1
     history.repack()
     assert earlier.format.version == FORMAT_VERSION

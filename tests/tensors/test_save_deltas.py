@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
@@ -246,4 +247,38 @@ def test_a_base_that_is_collected_while_a_save_builds_on_it_is_done_without(
         assert_same(repo.load(), third)
         repo.gc()
         assert_same(repo.load("HEAD~1"), second)
+        assert not repo.fsck(read_data=True).findings
+
+
+@pytest.mark.parametrize("place", ["encoding.split", "encoding.delta.difference", "chain.delta.add", "chain.join"])
+def test_a_signal_handler_that_commits_and_loads_while_a_chunk_is_coded_changes_nothing_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    states, others = steps(5), steps(5, seed=1)
+    with (
+        casckpt.open(tmp_path / "s", chunk_size=CHUNK) as repo,
+        casckpt.open(tmp_path / "other", chunk_size=CHUNK) as other,
+    ):
+        handled = [True]
+
+        def interrupted(*args: Any, **more: Any) -> Any:
+            if not handled[0]:  # as a handler that is not interrupted by itself
+                handled[0] = True
+                other.commit(others.pop())
+                other.load()
+                handled[0] = False
+            return step(*args, **more)
+
+        step = resolve_name(f"casckpt.objects.{place}")
+        for state in states[:2]:
+            repo.commit(state)
+            other.commit(others.pop())
+        handled[0] = False
+        others.extend(steps(100, seed=2))
+        with monkeypatch.context() as patch:
+            patch.setattr(f"casckpt.objects.{place}", interrupted)
+            for state in states[2:]:
+                repo.commit(state)
+        for back, state in enumerate(reversed(states)):
+            assert_same(repo.load(f"HEAD~{back}"), state)
         assert not repo.fsck(read_data=True).findings
