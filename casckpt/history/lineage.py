@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
+from casckpt.history.counterpart import Counterparts
 from casckpt.history.diff import Side, pairs
 from casckpt.history.fetch import Objects
 from casckpt.history.records import WHOLE, get_mark
 from casckpt.objects.node import NodeRef, StorageNode
-from casckpt.objects.tree import shallow
+from casckpt.objects.paths import leaves
+from casckpt.objects.tree import expand, shallow
 from casckpt.objects.values import ArrayRecord, BlobRecord, Map, Record, TensorRecord, Value
 from casckpt.objects.words import BYTES, Words, words_of
 
@@ -101,12 +103,16 @@ class Lineage:
         nodes: set[bytes] = set()  # of this commit: a storage counts where the first leaf shows it
         for old, new in self._beside(commit):
             sides = Side(self._objects, old), Side(self._objects, new)
+            moved: _Moved | None = None
             for pair in pairs(*sides):
                 node = _storage(pair.new)
                 if not isinstance(pair.new, Record) or node is None or node.id in nodes:
                     continue
                 nodes.add(node.id)
                 before = _storage(pair.old)
+                if pair.old is None:  # at this path; a save may have found it at another
+                    moved = moved or _Moved(self._objects, old)
+                    before = moved.storage(pair.path, node.length)
                 if before is None or before.id != node.id:
                     yield from self._chunks(node, before, words_in(pair.new), wanted, met)
 
@@ -183,6 +189,23 @@ class Lineage:
         for one in way:
             self._holders[one] = found
         return found
+
+
+class _Moved:
+    """The storages of an earlier state, for what stood at another path there."""
+
+    def __init__(self, objects: Objects, root: Value) -> None:
+        self._storages: dict[str, NodeRef] = {}
+        for path, leaf in leaves(expand(root, objects.tree)):
+            storage = _storage(leaf)
+            if storage is not None:
+                self._storages.setdefault(path, storage)
+        self._counterparts = Counterparts({path: storage.length for path, storage in self._storages.items()})
+
+    def storage(self, path: str, length: int) -> NodeRef | None:
+        """What stood where something new stands now, of the same length."""
+        found = self._counterparts.of(path, length)
+        return None if found is None else self._storages[found]
 
 
 def words_in(record: Record) -> Words:

@@ -355,11 +355,11 @@ def _batches(tasks: list[Placed]) -> Iterator[list[Placed]]:
 def _groups(batch: list[Placed]) -> list[list[Placed]]:
     """Pieces of a batch of which none is based on another, as far as is known."""
     groups: list[list[Placed]] = []
-    inside: set[bytes] = set()
+    place: dict[bytes, int] = {}  # of each chunk, the number of its group
     for task in batch:
-        if task.before is None or task.before not in inside:
+        number = len(groups) if task.before is None else place.get(task.before, len(groups))
+        if number == len(groups):
             groups.append([])
-            inside = set()
-        groups[-1].append(task)
-        inside.add(task.id)
+        groups[number].append(task)
+        place[task.id] = number
     return groups

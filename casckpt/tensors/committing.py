@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from typing import Self
 
     from casckpt.tensors.flatten import Flat
-    from casckpt.tensors.save import Known, Save
+    from casckpt.tensors.known import Known
+    from casckpt.tensors.save import Save
     from casckpt.tensors.staging import Pool
 
 T = TypeVar("T")
@@ -306,7 +307,8 @@ class _Making:
         limit: int | None,
         deferred: bool,
     ) -> None:
-        from casckpt.tensors.save import Known, Save, Settings
+        from casckpt.tensors.known import Known
+        from casckpt.tensors.save import Save, Settings
         from casckpt.tensors.staging import Pool
 
         if repo._pool is None:
@@ -334,7 +336,7 @@ class _Making:
 
     def _base(self, parent: bytes | None, remembered: tuple[bytes, Known] | None) -> Known | None:
         """What to compare with: what the parent holds, as far as the snapshot shows it held (I1)."""
-        from casckpt.tensors.save import base_nodes
+        from casckpt.tensors.known import base_nodes
 
         base = self._ingest.base(parent)
         if base is None:

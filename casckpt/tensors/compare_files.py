@@ -27,9 +27,10 @@ from casckpt.store.protocol import Progress, no_progress
 from casckpt.tensors.compare import compare
 from casckpt.tensors.flatten import Span, flatten
 from casckpt.tensors.inflate import inflate
+from casckpt.tensors.known import Known
 from casckpt.tensors.load import Region, fill, node_of
 from casckpt.tensors.memory import Held, Memory
-from casckpt.tensors.save import Known, Save, Settings
+from casckpt.tensors.save import Save, Settings
 from casckpt.tensors.staging import Pool
 
 

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -22,7 +22,7 @@ import torch
 import xxhash
 
 from casckpt.errors import CorruptObjectError
-from casckpt.history import ingest as history
+from casckpt.history.counterpart import Counterparts
 from casckpt.history.ingest import Ingest
 from casckpt.limits import KIB, MIB
 from casckpt.objects.chain import decode_into
@@ -31,19 +31,15 @@ from casckpt.objects.encoding import Base, depth_limit, encode_chunk
 from casckpt.objects.frame import head_size
 from casckpt.objects.ids import IdScheme, Kind
 from casckpt.objects.node import NodeRef, StorageNode, chunk_count, stands_inline
-from casckpt.objects.paths import escape, leaves, unescape
 from casckpt.objects.scratch import Working, scratch
-from casckpt.objects.tree import expand, shallow, write_tree
-from casckpt.objects.values import ArrayRecord, BlobRecord, Map, TensorRecord
+from casckpt.objects.tree import write_tree
 from casckpt.store.format import FORMAT_VERSION
 from casckpt.tensors.device import DeviceCopies, can_pin, pinned
 from casckpt.tensors.flatten import Flat, Span
+from casckpt.tensors.known import Known, Nodes
 from casckpt.tensors.staging import Bytes, Piece, Pool
 from casckpt.tensors.workers import each, thread_count
 from casckpt.tensors.writer import Writer
-
-Nodes = dict[str, StorageNode]
-"""The storage nodes of one commit, by the path of the first leaf that uses each."""
 
 # Neighbouring chunks that a thread works on at a time, in bytes.
 _RUN: Final = 8 * MIB
@@ -55,58 +51,6 @@ _PROBE: Final = 4 * KIB
 _PROBED: Final = 64 * KIB
 # Where a chunk begins in a piece of the pool: behind room for its frame's head, and at a cache line.
 _LEAD: Final = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What a save is compared with: nodes whose every chunk the store holds, and what is remembered of live memory.
-
-    probes: by the same paths as `nodes`, for each chunk, as far as this handle saw it; 0 where it was not probed.
-    """
-
-    nodes: Nodes
-    probes: dict[str, list[int]] = field(default_factory=dict)
-    _by_end: dict[str, str] = field(default_factory=dict)
-
-    def counterpart(self, path: str, length: int) -> str:
-        """The path that a span of a new state is compared with: its own; or, where nothing is there, one of that length
-        that ends as it does, or as which it ends: that of a base model that was imported, say."""
-        if path in self.nodes:
-            return path
-        if not self._by_end:
-            for held in self.nodes:
-                for end in _ends(held):
-                    self._by_end.setdefault(end, held)
-        ends = _ends(path)
-        found = self._by_end.get(ends[0])
-        if found is None:
-            found = next((held for end in ends if _ends(held := self._by_end.get(end, ""))[0] == end), path)
-        return found if found in self.nodes and self.nodes[found].length == length else path
-
-    def without_parts(self, released: tuple[str, ...]) -> Known:
-        """Without what is under these top-level keys."""
-        heads = tuple(escape(part) + "." for part in released)
-        if not heads:
-            return self
-        return Known({path: node for path, node in self.nodes.items() if not f"{path}.".startswith(heads)}, self.probes)
-
-
-def _ends(path: str) -> list[str]:
-    """A path without escapes, and each of its ends: "a.b" -> ["a.b", "b"]."""
-    names = unescape(path).split(".")
-    return [".".join(names[at:]) for at in range(len(names))]
-
-
-def base_nodes(ingest: Ingest, base: history.Base) -> Known:
-    """What the commit holds that a save is compared with, without released parts, as the store has it."""
-    root = shallow(ingest.objects.tree(base.tree), ingest.objects.tree)
-    if isinstance(root, Map):
-        root = Map(tuple([(key, item) for key, item in root.entries if key not in base.released]))
-    found: Nodes = {}
-    for path, leaf in leaves(expand(root, ingest.objects.tree)):
-        if isinstance(leaf, (TensorRecord, ArrayRecord, BlobRecord)) and isinstance(leaf.storage, NodeRef):
-            found.setdefault(path, ingest.objects.node(leaf.storage.id))
-    return Known(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +126,7 @@ class Save:
         self._digest = settings.scheme.digest
         self._head = head_size(settings.scheme.size)
         self._base = base
+        self._counterparts: Counterparts | None = None
         self._pool = pool
         self._deferred = deferred
         self._limit = limit
@@ -234,10 +179,14 @@ class Save:
             self._spans = []
 
     def _part(self, span: Span) -> _Part:
-        path = self._base.counterpart(span.path, span.length)
-        node = self._base.nodes.get(path)
+        path: str | None = span.path
+        if path not in self._base.nodes:
+            if self._counterparts is None:
+                self._counterparts = Counterparts({path: node.length for path, node in self._base.nodes.items()})
+            path = self._counterparts.of(span.path, span.length)
+        node = None if path is None else self._base.nodes[path]
         count = chunk_count(span.length, self._settings.chunk_size)
-        if node is None or node.chunk_size != self._settings.chunk_size:
+        if path is None or node is None or node.chunk_size != self._settings.chunk_size:
             return _Part(span, count, [], [])
         return _Part(span, count, node.ids(), self._base.probes.get(path, []))
 

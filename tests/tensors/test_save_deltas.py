@@ -282,3 +282,28 @@ def test_a_signal_handler_that_commits_and_loads_while_a_chunk_is_coded_changes_
         for back, state in enumerate(reversed(states)):
             assert_same(repo.load(f"HEAD~{back}"), state)
         assert not repo.fsck(read_data=True).findings
+
+
+def test_gc_and_repack_know_what_a_save_found_by_the_end_of_its_path(tmp_path: Path) -> None:
+    def stored(repo: Repository) -> int:
+        return sum(amount.stored for amount in repo.codec_stats().by_codec.values())
+
+    base, *others = [state["w"] for state in steps(5, dtype=torch.bfloat16)]
+    states = [{"layers": {"0": base}}, *({"model": {"layers": {"0": tensor}}} for tensor in others)]
+    with casckpt.open(tmp_path / "s", chunk_size=CHUNK) as repo:
+        for step, state in enumerate(states):
+            repo.commit(state, step=step)
+        repo.prune(casckpt.Keep(every_steps=2))
+        repo.expire_reflog()
+        assert repo.gc().reencoded_chunks
+        with casckpt.open(tmp_path / "fresh", chunk_size=CHUNK) as fresh:
+            for step in (0, 2, 4):
+                fresh.commit(states[step], step=step)
+            assert stored(repo) <= 1.01 * stored(fresh)
+        for step in (0, 2, 4):
+            assert_same(repo.load(f"step:{step}"), states[step])
+    with casckpt.open(tmp_path / "none", chunk_size=CHUNK, codec="none") as raw:
+        for step, state in enumerate(states[:2]):
+            raw.commit(state, step=step)
+        raw.repack(codec="auto")
+        assert set(codecs(raw)) & DELTAS
