@@ -106,11 +106,12 @@ def _measure_stores(found: Found, scale: runs.Scale, quick: bool, repeats: int, 
         with stores.anew(trained / _folder(run) / runs.HISTORY, place) as path:
             _say(f"size of {title}")
             found.stores |= stores.sizes(title, path, place, () if quick else ("small",))
-            if run == goals.FP32:
-                _say("loads")
-                figures, depth = stores.loads(path, place, repeats)
+            if title in goals.LOADS:
+                _say(f"loads of {title}")
+                what = goals.LOADS[title]
+                figures, depth = stores.loads(what, path, place, repeats)
                 found.stores |= figures
-                found.notes["load"] = f"{depth:.2f} deltas under each chunk, in the mean"
+                found.notes[what] = f"auto: {depth:.2f} deltas under each chunk, in the mean"
     _say("gc")
     with stores.anew(trained / _folder(goals.FP32) / runs.HISTORY, place, scale.pruned) as path:
         found.stores |= stores.collected(path, place)

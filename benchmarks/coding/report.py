@@ -104,7 +104,11 @@ def _kinds(coded: Coded) -> str:
 def stores(found: Found) -> str:
     """A line for each quantity and system."""
     lines = [
-        (quantity if index == 0 else "", system, spread(series.spread, series.unit), found.notes.get(quantity, ""))
+        (
+            *((quantity, system) if index == 0 else ("", system)),
+            spread(series.spread, series.unit),
+            found.notes.get(quantity, "") if index == 0 else "",
+        )
         for quantity, systems in found.stores.items()
         for index, (system, series) in enumerate(systems.items())
     ]

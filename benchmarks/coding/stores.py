@@ -58,9 +58,9 @@ def sizes(title: str, path: Path, folder: Path, modes: Iterable[str]) -> Figures
     return {f"file of {title}, {len(commits)} commits": series}
 
 
-def loads(path: Path, folder: Path, repeats: int) -> tuple[Figures, float]:
+def loads(what: str, path: Path, folder: Path, repeats: int) -> tuple[Figures, float]:
     """Seconds to load the commit whose chunks lie over the most deltas, against the same state stored raw; and over how
-    many, in the mean of its bytes."""
+    many, in the mean of its bytes. what: the name of the figures."""
     with casckpt.open(path) as repo, casckpt.open(folder / "raw", codec=RAW) as raw:
         newest = list(repo.log(limit=8))
         depths = {commit.id: depth(repo, commit.id) for commit in newest}
@@ -79,7 +79,7 @@ def loads(path: Path, folder: Path, repeats: int) -> tuple[Figures, float]:
         turns = {AUTO: turn(repo, deepest.id), RAW: turn(raw, "HEAD")}
         found = alternate(turns, repeats=repeats, warm_up=2)
     remove(folder / "raw")
-    return {"load": found}, depths[deepest.id]
+    return {what: found}, depths[deepest.id]
 
 
 def stalls(total: int, repeats: int, folder: Path) -> Figures:

@@ -32,7 +32,8 @@ from benchmarks.states import State, dense, nbytes
 CODED = "casckpt, codec auto"
 
 FRESH_NOTE = (
-    "raw frames unless a codec is named; fresh memory for all: before each load the same was loaded, freed and handed back to the kernel; each system in a "
+    "raw frames unless a codec is named; "
+    "fresh memory for all: before each load the same was loaded, freed and handed back to the kernel; each system in a "
     "process of its own"
 )
 

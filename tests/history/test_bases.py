@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from casckpt.errors import CorruptObjectError
 from casckpt.history import bases
+from casckpt.history.bases import height_of
 from casckpt.limits import MAX_CHAIN
 from casckpt.objects.codec import encode
 from casckpt.objects.frame import Codec, FrameHead, pack_head, read_frame
@@ -184,7 +185,7 @@ def test_a_circle_in_damaged_records_is_told_and_never_followed_for_ever(store) 
     with writing(store) as writer:
         with pytest.raises(CorruptObjectError, match="over itself"):
             bases.depth_of(writer, second)
-        assert bases.height_of(writer, first) == MAX_CHAIN
+        assert bases.height_of(writer, first) == 1
         put(writer, third, second)
         assert bases.base_of(writer, third) is None
         assert not bases.delete_chunk(writer, first)
@@ -212,3 +213,14 @@ def test_heights_count_only_what_is_asked_for(store) -> None:
         assert bases.height_of(writer, a, 1) == 1
         assert bases.height_of(writer, a, among={b}) == 1
         assert bases.height_of(writer, a, among={c}) == 0
+
+
+def test_records_that_lead_in_circles_come_to_an_end() -> None:
+    store = MemoryStore()
+    ids = [bytes([number]) * 16 for number in range(2)]
+    with store.write(durable=True, room=None) as writer:
+        for base in ids:
+            for oid in ids:
+                writer.put(Space.DEPENDANT, base + oid, b"")
+        assert height_of(writer, ids[0]) == 1
+        assert height_of(writer, bytes(16)) == 1
