@@ -36,7 +36,7 @@ def test_a_scaled_delta_is_the_same_whether_or_not_denormal_numbers_are_flushed(
         torch.set_flush_denormal(flush)
         frames = Frames()
         frames.force(base, Codec.RAW, 1)
-        frames.force(raw, Codec.SCALED_DELTA, 4, base, scale)
+        frames.force(raw, Codec.SCALED_DELTA, 4, base, scale=scale)
         made.append(frames)
     assert made[0].held == made[1].held
     for flush in (False, True):
