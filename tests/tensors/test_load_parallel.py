@@ -309,6 +309,16 @@ def test_all_of_a_load_is_one_transaction_used_by_one_thread_at_a_time(
         finally:
             busy.release()
 
+    met, both = threading.local(), threading.Barrier(2)
+    decode = pipeline.decode_into
+
+    def together(scheme: IdScheme, chain: Chain, out: memoryview) -> None:
+        if not hasattr(met, "other"):  # none goes on to its second chunk before another has come to its first
+            met.other = both.wait(PATIENCE)
+        decode(scheme, chain, out)
+
+    monkeypatch.setattr(pipeline, "decode_into", together)
+    monkeypatch.setattr(pipeline, "thread_count", lambda: 2)
     monkeypatch.setattr(LmdbReader, "get", watched)
     assert_same(repo.load(), state)
     assert len(used) == 1
