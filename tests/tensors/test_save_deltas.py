@@ -274,11 +274,12 @@ def test_a_signal_handler_that_commits_and_loads_while_a_chunk_is_coded_changes_
             repo.commit(state)
             other.commit(others.pop())
         handled[0] = False
-        others.extend(steps(100, seed=2))
+        others.extend(steps(200, seed=2))
         with monkeypatch.context() as patch:
             patch.setattr(f"casckpt.objects.{place}", interrupted)
             for state in states[2:]:
                 repo.commit(state)
+                assert_same(repo.load(), state)
         for back, state in enumerate(reversed(states)):
             assert_same(repo.load(f"HEAD~{back}"), state)
         assert not repo.fsck(read_data=True).findings
