@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Self
 
 from casckpt.objects.commit import CommitObject
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from casckpt.history.fsck.report import FsckReport
     from casckpt.history.gc import GcReport
     from casckpt.history.prune import PruneReport
-    from casckpt.history.repack import RepackReport
     from casckpt.history.retention import Keep
     from casckpt.history.stats import Stats
 
@@ -99,41 +97,6 @@ class Maintained:
 
         with self._collecting:
             return collect(self.store, self.scheme, dry_run=dry_run, progress=progress)
-
-    def repack(
-        self,
-        revisions: str | Iterable[str] | None = None,
-        *,
-        codec: str | None = None,
-        dry_run: bool = False,
-        progress: Progress = no_progress,
-    ) -> RepackReport:
-        """Encode what is stored anew, where that makes it smaller or the codec asks for it; ids and contents stay.
-
-        Others may read and write meanwhile. It can be interrupted anywhere, and run again. Bytes come back with the
-        next `compact`. A store of an earlier format is upgraded first.
-
-        revisions: a commit, a range "A..B" (what leads to B and not to A), or several of these; None: all that is kept.
-        codec: "none", "fast", "auto" or "small"; None: the store's. Later commits are stored as the store says all the
-        same. dry_run: do all but the writing.
-
-        Raises:
-            StoreSettingsError, UnknownRevisionError, AmbiguousRevisionError
-            StoreBusyError: gc, repack or compact is under way elsewhere; or the store is of an earlier format, and
-                other processes have it open.
-            StoreFullError: what was done so far is done.
-            MissingObjectError, CorruptObjectError: the store is damaged.
-        """
-        from casckpt.history.repack import repack
-
-        with self._collecting:
-            wanted = [revisions] if isinstance(revisions, str) else revisions
-            commits = None if wanted is None else self._commits_in(wanted)
-            return repack(self.store, self.scheme, mode=codec, commits=commits, dry_run=dry_run, progress=progress)
-
-    def _commits_in(self, revisions: Iterable[str]) -> set[bytes]:
-        """The commits that revisions and ranges name, for who knows revisions."""
-        raise NotImplementedError
 
     def fsck(
         self, *, read_data: bool = False, subset: str | None = None, progress: Progress = no_progress

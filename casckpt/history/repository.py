@@ -39,12 +39,13 @@ from casckpt.objects.names import check_ref_name
 from casckpt.objects.paths import Globs
 from casckpt.objects.tree import shallow
 from casckpt.objects.values import Map, Value
-from casckpt.store.protocol import Reader, Store
+from casckpt.store.protocol import Progress, Reader, Store, no_progress
 
 if TYPE_CHECKING:
     from casckpt.history.diff import Change, Side
     from casckpt.history.listing import Leaf
     from casckpt.history.parts import Part
+    from casckpt.history.repack import RepackReport
 
 T = TypeVar("T")
 
@@ -100,10 +101,38 @@ class History(Maintained):
             commits = self._commits(reader)
             return commits.load(self._resolve(commits, revision))
 
-    def _commits_in(self, revisions: Iterable[str]) -> set[bytes]:
-        from casckpt.history.repack import commits_in
+    def repack(
+        self,
+        revisions: str | Iterable[str] | None = None,
+        *,
+        codec: str | None = None,
+        dry_run: bool = False,
+        progress: Progress = no_progress,
+    ) -> RepackReport:
+        """Encode what is stored anew, where that makes it smaller or the codec asks for it; ids and contents stay.
 
-        return self.reading(lambda commits: commits_in(commits, partial(self._resolve, commits), revisions))
+        Others may read and write meanwhile. It can be interrupted anywhere, and run again. Bytes come back with the
+        next `compact`. A store of an earlier format is upgraded first.
+
+        revisions: a commit, a range "A..B" (what leads to B and not to A), or several of these; None: all that is kept.
+        codec: "none", "fast", "auto" or "small"; None: the store's. Later commits are stored as the store says all the
+        same. dry_run: do all but the writing.
+
+        Raises:
+            StoreSettingsError, UnknownRevisionError, AmbiguousRevisionError
+            StoreBusyError: gc, repack or compact is under way elsewhere; or the store is of an earlier format, and
+                other processes have it open.
+            StoreFullError: what was done so far is done.
+            MissingObjectError, CorruptObjectError: the store is damaged.
+        """
+        from casckpt.history.repack import commits_in, repack
+
+        wanted = [revisions] if isinstance(revisions, str) else revisions
+        with self._collecting:
+            chosen = None
+            if wanted is not None:
+                chosen = self.reading(lambda commits: commits_in(commits, partial(self._resolve, commits), wanted))
+            return repack(self.store, self.scheme, mode=codec, commits=chosen, dry_run=dry_run, progress=progress)
 
     def log(self, revision: str | None = "HEAD", limit: int | None = None) -> Iterator[Commit]:
         """Commits from a revision back, the newest first, read as they are asked for; None: from every branch and tag.
