@@ -62,10 +62,9 @@ class Ingest:
     Chunks may be claimed and added by several threads, and flushed by another; all else is for one thread at a time.
     """
 
-    def __init__(self, store: Store, scheme: IdScheme, codec: str) -> None:
+    def __init__(self, store: Store, scheme: IdScheme) -> None:
         self._store = store
         self._scheme = scheme
-        self._codec = codec
         self._lock = threading.Lock()
         # Each shows what the one before it shows and more, but for what was deleted between them.
         self._snapshots = [store.read()]

@@ -367,7 +367,7 @@ class History(Maintained):
         from casckpt.history.reinstate import Wanted, reinstate
 
         chosen = None if parts is None else tuple(dict.fromkeys(parts))
-        with self._lock, Ingest(self.store, self.scheme, self.store.format.codec) as ingest:
+        with self._lock, Ingest(self.store, self.scheme) as ingest:
             self._settle()
             commits = CommitReader(ingest.objects, self._known)
             wanted = Wanted(revision, self._resolve(commits, revision), self._tip, self._branch, chosen, message)

@@ -322,7 +322,7 @@ class _Making:
             self._branch, parent = repo._branch, repo._tip
             remembered = repo._remembered
         form = repo.store.format
-        self._ingest = Ingest(repo.store, repo.scheme, form.codec)  # after the look: it shows what was seen
+        self._ingest = Ingest(repo.store, repo.scheme)  # after the look: it shows what was seen
         self._pool = repo._pool
         self._pool.work()
         try:

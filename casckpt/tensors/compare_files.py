@@ -163,7 +163,7 @@ def side_of_state(state: object, scheme: IdScheme, chunk_size: int) -> Side:
     """A live state as one side of a diff, its ids those that a store of this scheme and chunk size would give."""
     flat = flatten(state)
     store = MemoryStore(hash=scheme.name, chunk_size=chunk_size, codec="none")
-    with _Hashing(store, scheme, "none") as ingest:
+    with _Hashing(store, scheme) as ingest:
         making = Save(ingest, flat, Settings(scheme, chunk_size, "none"), Known({}), Pool(), limit=SAVE_MEMORY)
         making.take()
         saved = making.finish()

@@ -43,7 +43,7 @@ def commit(
     scheme = history.scheme
     with history.store.read() as reader:
         parent = get_ref(reader, BRANCH + branch)
-    with Ingest(history.store, scheme, "none") as ingest:
+    with Ingest(history.store, scheme) as ingest:
         entries = []
         for name, raw in parts.items():
             ids = []

@@ -96,7 +96,7 @@ def _merge(repo: Repository, other: str, message: str) -> None:
         host="",
         meta=Map(()),
     )
-    with Ingest(repo.store, repo.scheme, repo.store.format.codec) as ingest:
+    with Ingest(repo.store, repo.scheme) as ingest:
         oid, _ = ingest.publish(made, expected=parents[0], logical=0)
     assert tip.figures is not None
     with repo.store.write(durable=True, room=None) as writer:

@@ -60,7 +60,7 @@ def tip(history: History) -> bytes:
 
 def publish(history: History, root: Map, nodes: list[StorageNode] = []) -> None:  # noqa: B006
     """Commit a tree as it is, right or wrong, and nodes with it."""
-    with Ingest(history.store, history.scheme, "none") as ingest:
+    with Ingest(history.store, history.scheme) as ingest:
         for node in nodes:
             ingest.add_node(node)
         tree = write_tree(root, (), ingest.add_tree)

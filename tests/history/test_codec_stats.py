@@ -52,7 +52,7 @@ class States:
 
     def commit(self, state: Value, step: int) -> None:
         history, scheme = self.history, self.history.scheme
-        with Ingest(history.store, scheme, "none") as ingest:
+        with Ingest(history.store, scheme) as ingest:
             nodes = []
             for run in self._storages:
                 ids = []

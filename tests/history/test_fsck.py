@@ -195,7 +195,7 @@ def test_pages_of_a_container_that_are_none_are_found(history) -> None:
     commit(history, {"model": {}})
     for tag, page, says in ((LIST, "text", "is not a page"), (MAP, [PAGE, "key"], "without a value")):
         root = put_tree(history, [MAP, "part", [PAGED, tag, [put_tree(history, page)]]])
-        with Ingest(history.store, history.scheme, "none") as ingest:
+        with Ingest(history.store, history.scheme) as ingest:
             described = describe(history, root, history._tip, "", None)
             history._tip, _ = ingest.publish(described, expected=history._tip, logical=0)
         assert says in history.fsck().findings[0].what

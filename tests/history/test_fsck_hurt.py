@@ -77,7 +77,7 @@ def test_a_top_level_that_contradicts_itself_is_found_with_parts_released_too(hi
     commit(history, {"model": {}})
     page = put_tree(history, [PAGE, "key", None])
     root = put_tree(history, [PAGED, MAP, [page, page]])
-    with Ingest(store, history.scheme, "none") as ingest:
+    with Ingest(store, history.scheme) as ingest:
         described = describe(history, root, history._tip, "", None)
         history._tip, _ = ingest.publish(described, expected=history._tip, logical=0)
     with store.write(durable=True, room=None) as writer:
@@ -87,7 +87,7 @@ def test_a_top_level_that_contradicts_itself_is_found_with_parts_released_too(hi
 
 
 def test_a_state_that_is_no_mapping_is_whole_whatever_was_released(history, store) -> None:
-    with Ingest(store, history.scheme, "none") as ingest:
+    with Ingest(store, history.scheme) as ingest:
         described = describe(history, put_tree(history, [LIST, 1, 2]), history._tip, "", None)
         history._tip, _ = ingest.publish(described, expected=history._tip, logical=0)
     with store.write(durable=True, room=None) as writer:
@@ -98,7 +98,7 @@ def test_a_state_that_is_no_mapping_is_whole_whatever_was_released(history, stor
 
 
 def test_items_of_lists_and_of_typed_values_have_paths_across_pages(history, store) -> None:
-    with Ingest(store, history.scheme, "none") as ingest:
+    with Ingest(store, history.scheme) as ingest:
         records: list[Value] = []
         for n in range(1200):
             run = bytes([n % 256, n // 256]) * 300

@@ -53,7 +53,7 @@ def test_a_store_after_everything_that_is_done_to_stores_has_nothing_wrong(histo
         assert not errors(report), report
         if act == history.gc:
             assert set(report.counts) <= {"ref-at-pruned-commit"}  # the whole of a state's top is in use, too
-    with Ingest(store, history.scheme, "none") as ingest:  # a save that never ends
+    with Ingest(store, history.scheme) as ingest:  # a save that never ends
         put_state(ingest, history, {"model": {"w": b"never" * 400}})
     report = history.fsck(read_data=True)
     assert set(report.counts) == {"unreferenced-objects"}

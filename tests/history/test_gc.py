@@ -239,7 +239,7 @@ def test_a_reflog_that_is_expired_after_the_marking_cannot_strip_what_may_be_rev
 def saving(history: History, what: dict) -> Iterator:
     """A save whose objects are written but not published; call the result to publish it."""
     parent = history._tip
-    with Ingest(history.store, history.scheme, "none") as ingest:
+    with Ingest(history.store, history.scheme) as ingest:
         tree, total = put_state(ingest, history, what)
 
         def publish():
@@ -335,7 +335,7 @@ def test_what_is_collected_before_the_save_has_looked_is_written_again(history, 
 
 def test_a_save_on_a_pruned_or_vanished_parent_builds_on_nothing(history, store) -> None:
     first = commit(history, state(A))
-    with Ingest(store, history.scheme, "none") as ingest:
+    with Ingest(store, history.scheme) as ingest:
         assert ingest.base(None) is None
         assert ingest.base(b"\0" * 16) is None
         base = ingest.base(bytes.fromhex(first.id))
@@ -343,7 +343,7 @@ def test_a_save_on_a_pruned_or_vanished_parent_builds_on_nothing(history, store)
     history.prune(Keep(first=1, branches=False, parts={"model": Keep(last=1, branches=False)}))
     commit(history, state(B))
     history.prune(Keep(last=1))
-    with Ingest(store, history.scheme, "none") as ingest:
+    with Ingest(store, history.scheme) as ingest:
         assert ingest.base(bytes.fromhex(first.id)) is None
 
 

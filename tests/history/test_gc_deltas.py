@@ -230,7 +230,7 @@ def test_where_a_chunk_cannot_be_read_its_bases_stay_and_gc_goes_on(history, sto
 
 
 def chunk_ids(history: History, one: Commit) -> set[bytes]:
-    with Ingest(history.store, history.scheme, "none") as ingest:
+    with Ingest(history.store, history.scheme) as ingest:
         return {oid for node in nodes_of(ingest, bytes.fromhex(one.id)).values() for oid in node.ids()}
 
 
@@ -415,7 +415,7 @@ def live_chunks(history: History, kept: list[tuple[Commit, State]]) -> set[bytes
 def saving(history: History, what: State, *, codec: str = "auto") -> Iterator:
     """A save whose objects are written, deltas among them, but not published; call the result to publish it."""
     parent = history._tip
-    with Ingest(history.store, history.scheme, codec) as ingest:
+    with Ingest(history.store, history.scheme) as ingest:
         tree, total = put_state(ingest, history, what, parent, codec)
 
         def publish() -> Commit:
@@ -459,7 +459,7 @@ def test_a_base_that_a_save_puts_a_delta_over_amid_the_gc_waits_for_the_next(his
     one = commit(history, made[0], codec="auto")
     other, published = History(store), []
     parent = history._tip
-    with Ingest(store, history.scheme, "auto") as ingest:
+    with Ingest(store, history.scheme) as ingest:
 
         def save() -> None:
             tree, total = put_state(ingest, history, made[1], parent, "auto")
@@ -482,12 +482,12 @@ def test_a_base_that_was_turned_into_a_delta_of_what_is_based_on_it_is_found_all
     before, after = before[:CHUNK], after[:CHUNK]
     commit(history, {"model": {"w": before + b"!"}}, codec="auto")
     base, oid = (history.scheme.digest(Kind.CHUNK, raw) for raw in (before, after))
-    with Ingest(store, history.scheme, "auto") as ingest:
+    with Ingest(store, history.scheme) as ingest:
         assert ingest.claim_chunk(oid)
         ingest.add_chunk(oid, frame(ingest, oid, after, base, "auto"), CHUNK)
         with store.write(durable=True, room=None) as writer:
             put_chunk(writer, oid, encode(Kind.CHUNK, oid, after, "none"), lambda: b"")
-        with Ingest(store, history.scheme, "auto") as other:
+        with Ingest(store, history.scheme) as other:
             over = frame(other, base, before, oid, "auto")
         with store.write(durable=True, room=None) as writer:
             assert replace_chunk(writer, base, over, before=None, depth=2)

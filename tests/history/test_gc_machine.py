@@ -180,7 +180,7 @@ class Machine(RuleBasedStateMachine):
         if not self.collected:
             return
         live: set[bytes] = set()
-        with Ingest(self.history.store, self.history.scheme, "none") as ingest:
+        with Ingest(self.history.store, self.history.scheme) as ingest:
             for oid in ingest.objects.reader.keys(Space.COMMIT):
                 live |= {chunk for node in nodes_of(ingest, oid).values() for chunk in node.ids()}
         with self.history.store.read() as reader:

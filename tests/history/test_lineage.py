@@ -141,7 +141,7 @@ def test_a_chunk_that_comes_back_is_told_once_and_no_chain_closes(history) -> No
 def test_a_state_that_is_no_mapping_has_places_too(history) -> None:
     parent = None
     for run in RUNS[:2]:
-        with Ingest(history.store, history.scheme, "none") as ingest:
+        with Ingest(history.store, history.scheme) as ingest:
             oid = chunk(history, run)
             ingest.claim_chunk(oid)
             ingest.add_chunk(oid, encode(Kind.CHUNK, oid, run, "none"), len(run))

@@ -109,7 +109,7 @@ def commit(
 ) -> Commit:
     """Save a state as the next commit of the handle's branch."""
     parent = history._tip
-    with Ingest(history.store, history.scheme, codec) as ingest:
+    with Ingest(history.store, history.scheme) as ingest:
         tree, total = put_state(ingest, history, state, parent, codec)
         described = describe(history, tree, parent, message, step, **more)
         oid, _ = ingest.publish(described, expected=parent, logical=total)
