@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-Trials = Callable[[Iterable[int], Path], Iterator[Counter[str]]]
+Trials = Callable[[Iterable[int], Path], Generator[Counter[str], None, None]]
 """Makes a trial, or a small batch, for each seed in a folder of its own; gives how often each outcome was seen."""
 
 
@@ -34,8 +34,7 @@ def tried(recipe: Recipe, seeds: Iterable[int], folder: Path) -> Counter[str]:
     own = folder / recipe.name
     own.mkdir()
     found: Counter[str] = Counter()
-    trials = recipe.trials(seeds, own)
-    with closing(trials):  # type: ignore[type-var]
+    with closing(recipe.trials(seeds, own)) as trials:
         for outcome in trials:
             found.update(outcome)
     shutil.rmtree(own)
