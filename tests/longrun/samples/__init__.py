@@ -1,0 +1,1 @@
+"""Recipes that hold, break and hang, for the tests of the long run."""
