@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from casckpt.history.commits import Commit as Commit
     from casckpt.history.retention import Keep as Keep
+    from casckpt.history.salvage.run import salvage as salvage
     from casckpt.tensors.codecs import register as register
     from casckpt.tensors.dropin import load as load
     from casckpt.tensors.dropin import save as save
@@ -28,10 +29,11 @@ _HOME = {
     "load": ("casckpt.tensors.dropin", "load"),
     "open": ("casckpt.tensors.open", "open_repository"),
     "register": ("casckpt.tensors.codecs", "register"),
+    "salvage": ("casckpt.history.salvage.run", "salvage"),
     "save": ("casckpt.tensors.dropin", "save"),
 }
 
-__all__ = ["Checkpointer", "Commit", "Keep", "Repository", "load", "open", "register", "save"]
+__all__ = ["Checkpointer", "Commit", "Keep", "Repository", "load", "open", "register", "salvage", "save"]
 
 
 def __getattr__(name: str) -> Any:

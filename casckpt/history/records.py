@@ -166,9 +166,14 @@ def move_ref(
         if revive:
             check_not_pruned(writer, new)
         writer.put(Space.REF, _key(ref), new)
-    seq = reflog_next(writer)
-    writer.put(Space.REFLOG, seq.to_bytes(8, "big"), msgspec.msgpack.encode((time.time_ns(), ref, now, new, action)))
-    writer.put(Space.META, _NEXT, (seq + 1).to_bytes(8, "big"))
+    put_move(writer, Move(reflog_next(writer), time.time_ns(), ref, now, new, action))
+
+
+def put_move(writer: Writer, move: Move) -> None:
+    """Write a line of the reflog; those to come get greater numbers."""
+    fields = (move.time, move.ref, move.old, move.new, move.action)
+    writer.put(Space.REFLOG, move.seq.to_bytes(8, "big"), msgspec.msgpack.encode(fields))
+    writer.put(Space.META, _NEXT, (max(reflog_next(writer), move.seq + 1)).to_bytes(8, "big"))
 
 
 def check_not_pruned(reader: Reader, commit: bytes) -> None:

@@ -43,6 +43,8 @@ _CHECK_AT: Final = 20
 _ID_SIZES: Final = (16, 32)
 _WORD_SIZES: Final = (0, 1, 2, 4, 8, 16)
 MAX_PLANES: Final = 16
+# The longest head: two ids of 32 bytes and the length of each plane.
+MAX_HEAD: Final = _FIXED.size + 2 * 32 + 4 * MAX_PLANES
 
 
 class Codec(IntEnum):
@@ -109,6 +111,20 @@ def read_frame(frame: memoryview) -> tuple[FrameHead, memoryview]:
         CorruptObjectError: the bytes are not a whole frame, or a length in it lies.
         NewerFormatError: a frame version or codec that this release does not know.
     """
+    head, start = _read_head(frame, len(frame))
+    return head, frame[start:]
+
+
+def read_head(data: memoryview) -> tuple[FrameHead, int]:
+    """The head of a frame that begins where `data` does, and its length; the payload need not be there.
+
+    For whoever looks for frames. Raises as `read_frame`.
+    """
+    return _read_head(data, None)
+
+
+def _read_head(frame: memoryview, length: int | None) -> tuple[FrameHead, int]:
+    """length: that the whole frame must have; None: whatever it says."""
     if len(frame) < _FIXED.size:
         raise CorruptObjectError(f"a frame of {len(frame)} bytes is shorter than its head")
     magic, version, kind, codec, id_size, word_size, planes, has_base, zero, raw_length, payload_length, check = (
@@ -121,7 +137,7 @@ def read_frame(frame: memoryview) -> tuple[FrameHead, memoryview]:
     if id_size not in _ID_SIZES or has_base > 1 or planes > MAX_PLANES or word_size not in _WORD_SIZES or zero:
         raise CorruptObjectError("a frame's head holds impossible values")
     start = head_size(id_size, has_base=bool(has_base), planes=planes)
-    if len(frame) != start + payload_length or raw_length > MAX_OBJECT_BYTES:
+    if length not in (None, start + payload_length) or len(frame) < start or raw_length > MAX_OBJECT_BYTES:
         raise CorruptObjectError(f"a frame of {len(frame)} bytes says that it has {start + payload_length}")
     head = bytes(frame[:start])
     if xxhash.xxh32_intdigest(head[:_CHECK_AT] + bytes(4) + head[_FIXED.size :]) != check:
@@ -138,4 +154,4 @@ def read_frame(frame: memoryview) -> tuple[FrameHead, memoryview]:
     lengths = struct.unpack_from(f"<{planes}I", head, at)
     if planes and sum(lengths) != payload_length:
         raise CorruptObjectError("a frame's planes do not add up to its payload")
-    return FrameHead(Kind(kind), Codec(codec), own, raw_length, payload_length, base, word_size, lengths), frame[start:]
+    return FrameHead(Kind(kind), Codec(codec), own, raw_length, payload_length, base, word_size, lengths), start

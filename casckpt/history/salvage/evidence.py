@@ -1,0 +1,220 @@
+"""What a damaged file says of refs, moves and marks, and how far that can be believed: nothing of it has a hash.
+
+A ref gets its own name back only where nothing speaks against it. Whatever is in doubt is told as such.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from casckpt.errors import InvalidRefNameError
+from casckpt.history.records import BRANCH, HEAD, TAG, Figures, Mark, Move
+from casckpt.objects.names import check_stored_ref_name
+from casckpt.store.protocol import Space
+from casckpt.store.scan import Scanned
+
+_NEXT: Final = b"reflog_next"
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a ref was last. commit: its id. certain: whether nothing speaks against it; else `doubt` says what."""
+
+    ref: str
+    commit: bytes
+    certain: bool
+    doubt: str = ""
+
+
+@dataclass(slots=True)
+class Evidence:
+    """What was found in leaf pages of any age, and in trees that are whole.
+
+    moves: by number; a number with two different ones has none. refs, heads: what each was seen at. next: the greatest
+    number seen for the next move. tree_refs: of the newest head whose tree of refs is whole; sure: that is the file's
+    newest state for sure. tree_next: the number of that head's next move, where it can be told. kept: the numbers of
+    the moves that have not been expired, where that can be told.
+    """
+
+    id_size: int
+    moves: dict[int, Move | None] = field(default_factory=dict)
+    refs: dict[str, set[bytes]] = field(default_factory=dict)
+    heads: set[str] = field(default_factory=set)
+    next: int = 0
+    marks: dict[bytes, Mark] = field(default_factory=dict)
+    figures: dict[bytes, Figures] = field(default_factory=dict)
+    tree_refs: dict[str, bytes] | None = None
+    tree_head: str | None = None
+    tree_next: int | None = None
+    sure: bool = False
+    kept: frozenset[int] | None = None
+
+    # -- taking it in --------------------------------------------------------------------------------------------------
+
+    def entry(self, key: bytes, value: bytes) -> None:
+        """Take in an entry of a leaf page, by its shape: which tree it is of, the page does not say."""
+        if len(key) == 8 and value[:1] == b"\x95":
+            self._move(key, value)
+        elif len(key) == self.id_size:
+            self._of_commit(key, value)
+        elif key == HEAD:
+            head = _name(value)
+            if head is not None:
+                self.heads.add(head)
+        elif key == _NEXT and len(value) == 8 and not value[0]:
+            self.next = max(self.next, int.from_bytes(value, "big"))
+        elif len(value) == self.id_size:
+            ref = _ref(key)
+            if ref is not None:
+                self.refs.setdefault(ref, set()).add(value)
+
+    def trees(self, file: Scanned) -> None:
+        """Take in what can be had by the trees of the newest head that leads to them."""
+        heads = file.heads
+        for number, head in enumerate(heads):
+            refs = file.entries(head, Space.REF)
+            found = None if refs is None else self._tree_refs(refs)
+            if found is not None and self.tree_refs is None:
+                self.tree_refs, self.tree_head = found
+                self.sure = number == 0 and len(heads) == 2
+                following = dict(file.entries(head, Space.META) or ()).get(_NEXT)
+                if following is not None and len(following) == 8:
+                    self.tree_next = int.from_bytes(following, "big")
+                elif following is None and not file.entries(head, Space.REFLOG):
+                    self.tree_next = 0
+            moves = file.entries(head, Space.REFLOG)
+            for key, value in moves or ():
+                self.entry(key, value)
+            if moves is not None and number == 0 and len(heads) == 2:
+                self.kept = frozenset(int.from_bytes(key, "big") for key, _ in moves)
+        marks = file.entries(heads[0], Space.MARK) if len(heads) == 2 else None
+        if marks is not None:  # what older pages say beside it was of commits that are gone
+            self.marks = {}
+            for key, value in marks:
+                if len(key) == self.id_size:
+                    self._of_commit(key, value)
+
+    def _tree_refs(self, entries: Iterable[tuple[bytes, bytes]]) -> tuple[dict[str, bytes], str | None] | None:
+        refs: dict[str, bytes] = {}
+        head: str | None = None
+        for key, value in entries:
+            ref = _ref(key)
+            if key == HEAD:
+                head = _name(value)
+            elif ref is None or len(value) != self.id_size:
+                return None
+            else:
+                refs[ref] = value
+        return refs, head
+
+    def _move(self, key: bytes, value: bytes) -> None:
+        seq = int.from_bytes(key, "big")
+        try:
+            when, ref, old, new, action = msgspec.msgpack.decode(
+                value, type=tuple[int, str, bytes | None, bytes | None, str]
+            )
+        except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError):
+            return
+        sizes = {len(oid) for oid in (old, new) if oid is not None}
+        if sizes - {self.id_size} or _ref(ref.encode("utf-8", "replace")) != ref or seq >= 1 << 56 or when < 0:
+            return
+        move = Move(seq, when, ref, old, new, action)
+        if self.moves.setdefault(seq, move) != move:
+            self.moves[seq] = None
+        self.next = max(self.next, seq + 1)
+
+    def _of_commit(self, key: bytes, value: bytes) -> None:
+        try:
+            if value[:1] == b"\x92":
+                pruned, released = msgspec.msgpack.decode(value, type=tuple[bool, tuple[str, ...]])
+                before = self.marks.get(key, Mark(False, ()))  # marks only grow, so the older says nothing else
+                parts = tuple(sorted({*before.released, *released}))
+                self.marks[key] = Mark(before.pruned or pruned, parts)
+            elif value[:1] == b"\x95":
+                figures = Figures(*msgspec.msgpack.decode(value, type=tuple[int, int, int, int, int]))
+                self.figures.setdefault(key, figures)
+        except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError):
+            return
+
+    # -- what it comes to ----------------------------------------------------------------------------------------------
+
+    def positions(self) -> Iterator[Position]:
+        """Where each branch and tag was last; a ref that was deleted is not among them."""
+        if self.tree_refs is not None and self.sure:
+            for ref, commit in self.tree_refs.items():
+                yield Position(ref, commit, True)
+            return
+        base = self.tree_refs or {}
+        since = (self.tree_next or 0) if self.tree_refs is not None else 0
+        last: dict[str, Move] = {}
+        for seq in sorted(self.moves):
+            move = self.moves[seq]
+            if move is not None and seq >= since:
+                last[move.ref] = move
+        loose = set() if self.tree_refs is not None else self.refs.keys()
+        for ref in sorted({*base, *last, *loose}):
+            position = self._position(ref, base.get(ref), last.get(ref), since)
+            if position is not None:
+                yield position
+
+    def _position(self, ref: str, base: bytes | None, last: Move | None, since: int) -> Position | None:
+        seen = self.refs.get(ref, set())
+        if last is not None:
+            if last.new is None:
+                return None
+            if seen == {last.new} or not self._gap(last.seq + 1):
+                return Position(ref, last.new, True)
+            return Position(ref, last.new, False, "later moves of refs are lost")
+        if base is not None:
+            if seen == {base} or (self.tree_next is not None and not self._gap(since)):
+                return Position(ref, base, True)
+            return Position(ref, base, False, "later moves of refs are lost")
+        if len(seen) == 1:
+            return Position(ref, next(iter(seen)), True)
+        for one in seen:
+            return Position(ref, one, False, f"it was seen at {len(seen)} commits, and its moves are lost")
+        return None
+
+    def _gap(self, start: int) -> bool:
+        """Whether moves from a number on are not there that have been."""
+        return any(self.moves.get(seq) is None for seq in range(start, self.next))
+
+    def back(self, ref: str) -> Iterator[bytes]:
+        """The commits at which a ref was, the latest first, as far as moves are left; then those it was seen at."""
+        for seq in sorted(self.moves, reverse=True):
+            move = self.moves[seq]
+            if move is not None and move.ref == ref:
+                yield from (oid for oid in (move.new, move.old) if oid is not None)
+        yield from sorted(self.refs.get(ref, ()))
+
+    def known_moves(self) -> list[Move]:
+        """The moves that were found, the oldest first, without those of which it is known that they were expired."""
+        found = [move for _, move in sorted(self.moves.items()) if move is not None]
+        return [move for move in found if self.kept is None or move.seq in self.kept]
+
+    @property
+    def head(self) -> str | None:
+        """The branch that HEAD names, if that is known."""
+        if self.tree_head is not None:
+            return self.tree_head
+        return next(iter(self.heads)) if len(self.heads) == 1 else None
+
+
+def _ref(key: bytes) -> str | None:
+    """The ref that a key names, "branch/NAME" or "tag/NAME"; None where it names none."""
+    kind, _, name = key.partition(b"/")
+    checked = _name(name)
+    if checked is None or kind + b"/" not in (BRANCH.encode(), TAG.encode()):
+        return None
+    return f"{kind.decode()}/{checked}"
+
+
+def _name(raw: bytes) -> str | None:
+    try:
+        return check_stored_ref_name(raw.decode())
+    except (UnicodeDecodeError, InvalidRefNameError):
+        return None

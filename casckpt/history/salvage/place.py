@@ -1,0 +1,124 @@
+"""Where salvage reads and where it writes: a source that nobody has open, and a folder that is a store at the very end.
+
+The new store is made in a folder within its place. What an interrupted salvage leaves is no store, says so to whoever
+opens it, and is cleared away by the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from casckpt.errors import NotAStoreError, StoreBusyError, StoreNotFoundError
+from casckpt.store import filesystem, openers
+from casckpt.store.lmdb_lock import refuse_locked
+from casckpt.store.locks import FileLock
+from casckpt.store.mark import Mark, mark_copy
+
+DATA: Final = "data.mdb"
+MAKING: Final = "salvaging"
+_LOCK: Final = "salvaging.lock"
+
+
+def find_source(path: Path) -> Path:
+    """The data file of a store, or the file itself.
+
+    Raises:
+        StoreNotFoundError: there is none.
+        StoreBusyError: somebody has it open.
+    """
+    data = path / DATA if path.is_dir() else path
+    if not data.is_file():
+        raise StoreNotFoundError(
+            f"there is no {DATA} here", store=str(path), remedy="give a store's folder, or its data file"
+        )
+    check_unused(data)
+    return data
+
+
+def check_unused(data: Path) -> None:
+    """Raise StoreBusyError where somebody has the store of a data file open."""
+    folder = data.parent
+    if data.name != DATA:
+        return
+    holders = tuple(openers.describe(path) for path in openers.live(folder))
+    if holders:
+        raise StoreBusyError(
+            f"{', '.join(holders)} has it open",
+            store=str(folder),
+            holders=holders,
+            remedy="end that first: what is written meanwhile would be seen in part",
+        )
+    refuse_locked(folder)  # asked for only now: this process has it not open
+
+
+def identity(data: Path) -> tuple[int, int, int, int]:
+    """What changes when a file does."""
+    stat = data.stat()
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def check_destination(source: Path, place: Path) -> None:
+    """Refuse, before anything is made, what is no place for the new store.
+
+    Raises:
+        NotAStoreError
+    """
+    if place == source.parent or place.is_relative_to(source.parent / MAKING) or place == source:
+        raise NotAStoreError("this is what is to be salvaged", store=str(place), remedy="give a folder elsewhere")
+    if not place.exists():
+        return
+    if not place.is_dir():
+        raise NotAStoreError("this is a file", store=str(place), remedy="give a new folder, or an empty one")
+    names = {entry.name for entry in place.iterdir()}
+    if names - {MAKING, _LOCK}:
+        raise NotAStoreError(
+            f"other things are in this folder ({min(names - {MAKING, _LOCK})})",
+            store=str(place),
+            remedy="give a new folder, or an empty one",
+        )
+
+
+@contextlib.contextmanager
+def making(place: Path) -> Iterator[Path]:
+    """A folder to make the store in; gone afterwards, whatever happened, unless the process was killed.
+
+    Raises:
+        StoreBusyError: another salvage to this place is under way.
+    """
+    filesystem.refuse_network(place)
+    made = not place.exists()
+    with filesystem.system_errors(place, "it cannot be written"):
+        place.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(place / _LOCK)
+    try:
+        if not lock.acquire(wait=False):
+            made = False
+            raise StoreBusyError("another salvage to this place is under way", store=str(place), remedy="wait for it")
+        folder = place / MAKING
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            lock.path.unlink(missing_ok=True)
+    finally:
+        lock.release()
+        if made:
+            with contextlib.suppress(OSError):  # nothing came of it
+                place.rmdir()
+
+
+def put_in_place(folder: Path, place: Path, mark: Mark) -> None:
+    """Make the store that is whole and closed in `folder` the store at `place`, as one step that holds for good."""
+    with filesystem.system_errors(place, "the store cannot be put into its place"):
+        if (place / DATA).exists():
+            raise NotAStoreError("a store was made here meanwhile", store=str(place), remedy="give another folder")
+        (folder / DATA).rename(place / DATA)
+        mark_copy(place / "mark", mark)
+        (place / "gate").touch()
+        filesystem.sync_folder(place)
+        filesystem.sync_place(place)

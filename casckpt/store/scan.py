@@ -1,0 +1,337 @@
+"""Looks through a damaged data file by plain reads: for frames anywhere, for leaf pages, and for trees that are whole.
+
+It believes no page for what another says of it, maps nothing and writes nothing. What it gives is what stands there:
+whether a frame is what it says, and an entry what it looks like, is for those who know what they mean.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Final, Self
+
+from casckpt.errors import CorruptObjectError, NewerFormatError, NotAStoreError
+from casckpt.limits import MIB
+from casckpt.objects.frame import MAGIC, MAX_HEAD, FrameHead, read_head
+from casckpt.store import layout
+from casckpt.store.layout import (
+    BIG,
+    BRANCH,
+    EMPTY,
+    HEAD_SIZE,
+    LEAF,
+    NODE,
+    OVERFLOW,
+    PAGE,
+    SUBTREE,
+    Head,
+    Tree,
+    UnreadableError,
+    read_subtree,
+)
+from casckpt.store.protocol import Progress, Space
+
+# Bytes that are read at once.
+_BLOCK: Final = 8 * MIB
+# LMDB's pages are those of the machine that made the file.
+_PAGE_SIZES: Final = (4096, 8192, 16384, 32768, 65536, 2048, 1024, 512)
+_USUAL: Final = 4096
+# Pages that are asked whether they are numbered by a size, until one is found that fits.
+_ASKED: Final = 4096
+# A record beside the objects is no longer than this.
+_MAX_VALUE: Final = MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An entry of a leaf: its value, or where that has pages of its own, their first in `page`."""
+
+    key: bytes
+    value: bytes
+    flags: int
+    length: int
+
+    @property
+    def page(self) -> int:
+        return int.from_bytes(self.value, "little")
+
+
+class Scanned:
+    """One data file, open for reading. A context manager.
+
+    page_size: bytes, out of its heads, else as most of its pages are numbered. size: bytes of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.size = os.fstat(self._descriptor).st_size
+        self._heads = self._read_heads()
+        self.page_size = self._heads[0].page_size if self._heads else self._guess_page_size()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        os.close(self._descriptor)
+
+    def read(self, at: int, length: int) -> bytes:
+        """Bytes of the file; fewer where it ends, and none where the disk cannot read them."""
+        pieces: list[bytes] = []
+        while length > 0:
+            try:
+                piece = os.pread(self._descriptor, length, at)
+            except OSError:  # a bad sector takes what is on it, and nothing else
+                break
+            if not piece:
+                break
+            pieces.append(piece)
+            at, length = at + len(piece), length - len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def frame(self, at: int) -> tuple[FrameHead, bytes] | None:
+        """The head and the whole frame that begin at a byte; None where none does, or the file ends in it."""
+        head = _head(memoryview(self.read(at, MAX_HEAD)))
+        if head is None:
+            return None
+        length = head[1] + head[0].payload_length
+        frame = self.read(at, length)
+        return (head[0], frame) if len(frame) == length else None
+
+    def head(self, at: int) -> FrameHead | None:
+        """The head of the frame that begins at a byte."""
+        head = _head(memoryview(self.read(at, MAX_HEAD)))
+        return None if head is None else head[0]
+
+    # -- anywhere ------------------------------------------------------------------------------------------------------
+
+    def look_through(
+        self,
+        on_frame: Callable[[FrameHead, int], None],
+        on_entry: Callable[[bytes, bytes], None],
+        on_record: Callable[[bytes], None],
+        progress: Progress,
+    ) -> None:
+        """Read the whole file once.
+
+        on_frame: called with the head of everything that begins as a frame does, and where; all lie on even bytes, in
+        pages of their own behind a head of 16 bytes, or amid others in a leaf. on_entry: with key and value of each
+        entry of a page that is a leaf throughout. on_record: with what looks like a format record, in whatever page.
+        """
+        step = max(_BLOCK, self.page_size)
+        for start in range(0, self.size, step):
+            block = self.read(start, step + MAX_HEAD) or self._piecemeal(start, step)
+            view = memoryview(block)
+            for at in _all(block, MAGIC, step):
+                if at % 2 == 0:
+                    found = _head(view[at : at + MAX_HEAD])
+                    if found is not None and start + at + found[1] + found[0].payload_length <= self.size:
+                        on_frame(found[0], start + at)
+            for at in _all(block, _RECORD, step):
+                on_record(self._value(start + at, len(_RECORD_KEY)))
+            for at in range(0, min(step, len(block)), self.page_size):
+                if _is_leaf(block, at, (start + at) // self.page_size):
+                    for entry in _sound_leaf(block[at : at + self.page_size]):
+                        if not entry.flags:
+                            on_entry(entry.key, entry.value)
+            progress("looking through the file", min(start + step, self.size), self.size)
+
+    def _value(self, key: int, key_size: int) -> bytes:
+        """The value behind a key, as long as the head of the node before the key says."""
+        head = self.read(max(0, key - NODE.size), NODE.size)
+        low, high, _, _ = NODE.unpack(head.ljust(NODE.size, b"\0"))
+        return self.read(key + key_size, min(low | high << 16, self.page_size))
+
+    def _piecemeal(self, start: int, length: int) -> bytes:
+        """A block that cannot be read at once, with zeros for the pages that cannot be read at all."""
+        pieces = range(start, min(start + length, self.size), _USUAL)
+        return b"".join([self.read(at, _USUAL).ljust(_USUAL, b"\0") for at in pieces])
+
+    # -- by trees ------------------------------------------------------------------------------------------------------
+
+    @property
+    def heads(self) -> list[Head]:
+        """Those of the two heads that can be read, the newer first."""
+        return self._heads
+
+    def entries(self, head: Head, space: Space) -> list[tuple[bytes, bytes]] | None:
+        """All of a sub-database as a head leads to it; None unless every page on the way is as LMDB writes it."""
+        walk = _Walk(self, head)
+        try:
+            for entry in list(walk.tree(head.main)):
+                if entry.key == space.value:
+                    if entry.flags != SUBTREE:
+                        return None
+                    root = read_subtree(entry.value, head.last_page)
+                    return [(found.key, walk.value(found)) for found in walk.tree(root)]
+        except UnreadableError:
+            return None
+        return None
+
+    def _read_heads(self) -> list[Head]:
+        found: list[Head] = []
+        first = self._read_head(0)
+        sizes = _PAGE_SIZES if first is None else (first.page_size,)
+        for second in (self._read_head(size) for size in sizes):
+            if second is not None:
+                found.append(second)
+                break
+        if first is not None:
+            found.append(first)
+        found = [head for head in found if head.page_size == found[0].page_size]
+        return sorted(found, key=lambda head: -head.transaction)
+
+    def _read_head(self, at: int) -> Head | None:
+        try:
+            head = layout.read_head(self.read(at, HEAD_SIZE))
+        except (NotAStoreError, CorruptObjectError, UnreadableError):
+            return None
+        return head if at in (0, head.page_size) else None
+
+    def _guess_page_size(self) -> int:
+        """That by which most pages have the number of their place."""
+
+        def fitting(size: int) -> int:
+            asked = range(2 * size, min(self.size, size * _ASKED), size)
+            return sum(self._number(at) == at // size for at in asked)
+
+        counts = {size: fitting(size) for size in _PAGE_SIZES}
+        return max(counts, key=lambda size: counts[size]) if any(counts.values()) else _USUAL
+
+    def _number(self, at: int) -> int:
+        head = self.read(at, PAGE.size)
+        if len(head) < PAGE.size:
+            return -1
+        number, _, flags, *_ = PAGE.unpack(head)
+        return number if flags in (BRANCH, LEAF, OVERFLOW) else -1
+
+
+class _Walk:
+    """One look at trees, each page of which is used once."""
+
+    def __init__(self, file: Scanned, head: Head) -> None:
+        self._file = file
+        self._head = head
+        self._met: set[int] = set()
+
+    def tree(self, tree: Tree) -> Iterator[Entry]:
+        """The entries of a tree, in order.
+
+        Raises:
+            UnreadableError: a page is not as LMDB writes it, or there are not as many entries as the tree says.
+        """
+        count = 0
+        last: bytes | None = None
+        waiting = [] if tree.root == EMPTY else [(tree.root, 1)]
+        while waiting:
+            number, level = waiting.pop()
+            page = self._page(number, 1)
+            if PAGE.unpack_from(page)[0] != number:
+                raise UnreadableError("it says that it is another page")
+            flags, nodes = _nodes(page)
+            if (flags == LEAF) is not (level == tree.depth):
+                raise UnreadableError("it is of another level")
+            if flags == BRANCH:
+                waiting += [(child, level + 1) for child in reversed([node.length for node in nodes])]
+                continue
+            for entry in nodes:
+                if last is not None and entry.key <= last:
+                    raise UnreadableError("its keys are not in order")
+                last = entry.key
+                count += 1
+                yield entry
+        if count != tree.entries:
+            raise UnreadableError("it has not as many entries as it says")
+
+    def value(self, entry: Entry) -> bytes:
+        """The value of an entry, out of its own pages if it has such."""
+        if entry.flags != BIG:
+            return entry.value
+        if entry.length > _MAX_VALUE:
+            raise UnreadableError("a record that is too long for one")
+        data = self._page(entry.page, layout.run_of(entry.length, self._head.page_size))
+        number, _, flags, *_ = PAGE.unpack_from(data)
+        if (number, flags) != (entry.page, OVERFLOW):
+            raise UnreadableError("it is not the first page of a value")
+        return data[PAGE.size : PAGE.size + entry.length]
+
+    def _page(self, first: int, pages: int) -> bytes:
+        taken = set(range(first, first + pages))
+        if not 2 <= first <= self._head.last_page or taken & self._met:
+            raise UnreadableError("a page that is there twice, or not at all")
+        self._met |= taken
+        data = self._file.read(first * self._head.page_size, pages * self._head.page_size)
+        if len(data) != pages * self._head.page_size:
+            raise UnreadableError("the file ends before it", truncated=True)
+        return data
+
+
+# A key, and the first bytes of the record under it: a map of six, of which the first is "version".
+_RECORD_KEY: Final = b"format"
+_RECORD: Final = _RECORD_KEY + b"\x86\xa7version"
+
+
+def _all(block: bytes, wanted: bytes, end: int) -> Iterator[int]:
+    """Where something begins in a block, before its byte `end`."""
+    at = block.find(wanted)
+    while 0 <= at < end:
+        yield at
+        at = block.find(wanted, at + 1)
+
+
+def _head(data: memoryview) -> tuple[FrameHead, int] | None:
+    try:
+        return read_head(data)
+    except (CorruptObjectError, NewerFormatError):
+        return None
+
+
+def _is_leaf(block: bytes, at: int, number: int) -> bool:
+    if len(block) < at + PAGE.size:
+        return False
+    said, _, flags, _, _ = PAGE.unpack_from(block, at)
+    return bool(said == number and flags == LEAF)
+
+
+def _sound_leaf(page: bytes) -> list[Entry]:
+    try:
+        return _nodes(page)[1]
+    except UnreadableError:
+        return []
+
+
+def _nodes(page: bytes) -> tuple[int, list[Entry]]:
+    """The flags of a page, and its nodes in order; of a branch the length is the child.
+
+    Raises:
+        UnreadableError: something in it is not as LMDB writes it.
+    """
+    _, _, flags, lower, upper = PAGE.unpack_from(page)
+    count, odd = divmod(lower - PAGE.size, 2)
+    if flags not in (BRANCH, LEAF) or count < 1 or odd or not lower <= upper <= len(page):
+        raise UnreadableError("it is no part of a tree")
+    entries: list[Entry] = []
+    spans: list[tuple[int, int]] = []
+    for offset in struct.unpack_from(f"={count}H", page, PAGE.size):
+        if not upper <= offset <= len(page) - NODE.size:
+            raise UnreadableError("a node lies outside it")
+        low, high, kind, key_size = NODE.unpack_from(page, offset)
+        key = offset + NODE.size
+        value = key + key_size
+        if flags == BRANCH:
+            end, length, kind = value, low | high << 16 | kind << 32, 0
+        else:
+            length = low | high << 16
+            end = value + (8 if kind & BIG else length)
+        if end > len(page) or kind not in (0, BIG, SUBTREE):
+            raise UnreadableError("a node reaches out of it, or is of no kind")
+        entries.append(Entry(page[key:value], page[value:end], kind, length))
+        spans.append((offset, end + end % 2))
+    spans.sort()
+    if spans[0][0] != upper or spans[-1][1] != len(page) or any(a[1] != b[0] for a, b in pairwise(spans)):
+        raise UnreadableError("its nodes overlap, or leave holes")
+    return flags, entries
