@@ -1,8 +1,10 @@
 /* What can befall a process at the N-th call that changes a file below one folder. For LD_PRELOAD.
  *
  * fault_arm(folder, n, what): from now on such calls are counted. At the n-th one the process is killed (SIGKILL): what = 0
- * instead of the call, -1 after it. Any other what is an errno, with which that call and all that follow fail, but those
- * that need no room where it is ENOSPC. n = 0 only counts. fault_disarm() ends it, fault_count() is how many there were.
+ * instead of the call, -1 after it. -2: that call and all that follow take only a part of what they are to write. Any other
+ * what is an errno, with which they fail, but those that need no room where it is ENOSPC or EDQUOT. n = 0 only counts.
+ * fault_arm_times(folder, n, what, times): only so many calls of them. fault_disarm() ends it, fault_count() is how many
+ * there were, fault_met() the name of the n-th one, a space, and the path of its file.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -25,19 +27,29 @@ static char folder[PATH_MAX];
 static size_t folder_length;
 static long fateful;
 static int fate;
+static long last;
+static char met[PATH_MAX + 64];
+static __thread char seen[PATH_MAX]; /* the path of the call that is looked at */
 static atomic_long count;
 static atomic_int armed;
 
-enum { KILLED_BEFORE = 0, KILLED_AFTER = -1 };
+enum { KILLED_BEFORE = 0, KILLED_AFTER = -1, SHORT = -2 };
 
-void fault_arm(const char *where, long n, int what)
+void fault_arm_times(const char *where, long n, int what, long times)
 {
     snprintf(folder, sizeof folder, "%s", where);
     folder_length = strlen(folder);
     fateful = n;
     fate = what;
+    last = times > LONG_MAX - n ? LONG_MAX : n + times - 1;
+    met[0] = 0;
     atomic_store(&count, 0);
     atomic_store(&armed, 1);
+}
+
+void fault_arm(const char *where, long n, int what)
+{
+    fault_arm_times(where, n, what, LONG_MAX);
 }
 
 void fault_disarm(void)
@@ -50,6 +62,11 @@ long fault_count(void)
     return atomic_load(&count);
 }
 
+const char *fault_met(void)
+{
+    return met;
+}
+
 static void die(void)
 {
     kill(getpid(), SIGKILL);
@@ -59,37 +76,45 @@ static void die(void)
 
 static int path_counts(const char *path)
 {
-    return atomic_load(&armed) && path && !strncmp(path, folder, folder_length)
-        && (path[folder_length] == '/' || !path[folder_length]);
+    if (!atomic_load(&armed) || !path || strncmp(path, folder, folder_length)
+        || (path[folder_length] != '/' && path[folder_length]))
+        return 0;
+    if (path != seen)
+        snprintf(seen, sizeof seen, "%s", path);
+    return 1;
 }
 
 static int fd_counts(int fd)
 {
-    char link[64], path[PATH_MAX];
+    char link[64];
     ssize_t length;
     if (!atomic_load(&armed))
         return 0;
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    length = readlink(link, path, sizeof path - 1);
+    length = readlink(link, seen, sizeof seen - 1);
     if (length < 0)
         return 0;
-    path[length] = 0;
-    return path_counts(path);
+    seen[length] = 0;
+    return path_counts(seen);
 }
 
-enum fate { LIVES, DIES, FAILS };
+enum fate { LIVES, DIES, FAILS, HALVES };
 
 /* What becomes of a call. Killed before it, this does not return. */
-static enum fate befalls(int counts, int needs_room)
+static enum fate befalls(const char *name, int counts, int needs_room)
 {
     long now;
     if (!counts)
         return LIVES;
     now = atomic_fetch_add(&count, 1) + 1;
-    if (!fateful || now < fateful)
+    if (!fateful || now < fateful || now > last)
         return LIVES;
+    if (now == fateful)
+        snprintf(met, sizeof met, "%s %s", name, seen);
     if (fate > 0)
-        return fate == ENOSPC && !needs_room ? LIVES : FAILS;
+        return (fate == ENOSPC || fate == EDQUOT) && !needs_room ? LIVES : FAILS;
+    if (fate == SHORT)
+        return HALVES;
     if (now > fateful)
         return LIVES;
     if (fate == KILLED_BEFORE)
@@ -97,16 +122,37 @@ static enum fate befalls(int counts, int needs_room)
     return DIES;
 }
 
-#define CALL(counts, needs_room, type, name, signature, arguments)     \
+/* Half of what a call was to write, but never nothing. */
+static size_t half(size_t size)
+{
+    return size > 1 ? size / 2 : size;
+}
+
+/* Of several parts half of them, of a single one half of that. */
+static const struct iovec *half_of(const struct iovec *parts, int *n)
+{
+    static __thread struct iovec first;
+    if (*n > 1) {
+        *n /= 2;
+        return parts;
+    }
+    first = (struct iovec){parts->iov_base, half(parts->iov_len)};
+    return &first;
+}
+
+#define WRITE(halving, counts, needs_room, type, name, signature, arguments) \
     type name signature                                                \
     {                                                                  \
         static type (*real) signature;                                 \
         if (!real)                                                     \
             real = (type(*) signature)dlsym(RTLD_NEXT, #name);         \
-        enum fate it = befalls(counts, needs_room);                    \
+        enum fate it = befalls(#name, counts, needs_room);             \
         if (it == FAILS) {                                             \
             errno = fate;                                              \
             return -1;                                                 \
+        }                                                              \
+        if (it == HALVES) {                                            \
+            halving;                                                   \
         }                                                              \
         type result = real arguments;                                  \
         if (it == DIES)                                                \
@@ -114,12 +160,16 @@ static enum fate befalls(int counts, int needs_room)
         return result;                                                 \
     }
 
-CALL(fd_counts(fd), 1, ssize_t, write, (int fd, const void *data, size_t size), (fd, data, size))
-CALL(fd_counts(fd), 1, ssize_t, pwrite, (int fd, const void *data, size_t size, off_t at), (fd, data, size, at))
-CALL(fd_counts(fd), 1, ssize_t, pwrite64, (int fd, const void *data, size_t size, off64_t at), (fd, data, size, at))
-CALL(fd_counts(fd), 1, ssize_t, writev, (int fd, const struct iovec *parts, int n), (fd, parts, n))
-CALL(fd_counts(fd), 1, ssize_t, pwritev, (int fd, const struct iovec *parts, int n, off_t at), (fd, parts, n, at))
-CALL(fd_counts(fd), 1, ssize_t, pwritev64, (int fd, const struct iovec *parts, int n, off64_t at), (fd, parts, n, at))
+#define CALL(...) WRITE((void)0, __VA_ARGS__)
+#define SIZED(...) WRITE(size = half(size), __VA_ARGS__)
+#define PARTS(...) WRITE(parts = half_of(parts, &n), __VA_ARGS__)
+
+SIZED(fd_counts(fd), 1, ssize_t, write, (int fd, const void *data, size_t size), (fd, data, size))
+SIZED(fd_counts(fd), 1, ssize_t, pwrite, (int fd, const void *data, size_t size, off_t at), (fd, data, size, at))
+SIZED(fd_counts(fd), 1, ssize_t, pwrite64, (int fd, const void *data, size_t size, off64_t at), (fd, data, size, at))
+PARTS(fd_counts(fd), 1, ssize_t, writev, (int fd, const struct iovec *parts, int n), (fd, parts, n))
+PARTS(fd_counts(fd), 1, ssize_t, pwritev, (int fd, const struct iovec *parts, int n, off_t at), (fd, parts, n, at))
+PARTS(fd_counts(fd), 1, ssize_t, pwritev64, (int fd, const struct iovec *parts, int n, off64_t at), (fd, parts, n, at))
 CALL(fd_counts(fd), 1, int, fsync, (int fd), (fd))
 CALL(fd_counts(fd), 1, int, fdatasync, (int fd), (fd))
 CALL(fd_counts(fd), 0, int, sync_file_range, (int fd, off64_t at, off64_t size, unsigned flags), (fd, at, size, flags))
@@ -159,7 +209,7 @@ CALL(path_counts(to), 0, int, renameat2, (int at, const char *from, int into, co
         if (!real)                                                                                             \
             real = (int(*) before)dlsym(RTLD_NEXT, #name);                                                     \
         int makes = (flags & O_CREAT && access(path_name, F_OK)) || flags & O_TRUNC;                           \
-        enum fate it = befalls(makes && path_counts(path_name), flags & O_CREAT);                              \
+        enum fate it = befalls(#name, makes && path_counts(path_name), flags & O_CREAT);                       \
         if (it == FAILS) {                                                                                     \
             errno = fate;                                                                                      \
             return -1;                                                                                         \

@@ -15,9 +15,9 @@ import casckpt
 from casckpt.errors import PrunedCommitError, ReleasedPartError, StoreNotFoundError
 from tests.equality import assert_same
 from tests.trials.model import Act, Model, Shown, View
-from tests.trials.story import Story, copy_of, expected, export_of, settings
+from tests.trials.story import Story, copy_of, expected, export_of, settings, state
 
-AS_BEFORE, DONE, ABSENT = "as before", "done", "no store yet"
+AT_REST, AS_BEFORE, DONE, ABSENT = "as acknowledged", "as before", "done", "no store yet"
 
 
 def look(repo: casckpt.Repository) -> View:
@@ -95,7 +95,9 @@ def settle(path: Path, model: Model) -> str:
         check_sound(repo)
     _check_files(path, model, stages)
     model.become(stage)
-    if doing is not None and doing.name in ("commit", "commit behind"):
+    if doing is None:
+        return AT_REST
+    if doing.name in ("commit", "commit behind"):
         return ("no newer", "one newer", "two newer")[number]
     return AS_BEFORE if not number else DONE if number == len(stages) - 1 else "half of it"
 
@@ -105,27 +107,28 @@ def _check_files(path: Path, model: Model, stages: list[Model]) -> None:
     doing = "" if model.doing is None else model.doing.name
     copy, exported = copy_of(path), export_of(path)
     whole = (copy / "data.mdb").exists()
-    if doing == "backup":
-        stages[0].copied = stages[-1].copied = stages[-1].copied if whole else None
-    assert whole == (stages[0].copied is not None), "a backup is not there, or there without having been made"
-    if stages[0].copied is not None:
+    copies = [stage.copied for stage in stages]
+    assert whole or None in copies or doing == "backup", "a backup is gone"
+    found = None
+    if whole:
         with casckpt.open(copy, create=False) as repo:
-            differs = stages[0].copied.copy().differs(look(repo))
-            assert not differs, f"the backup: {differs}"
-            check_states(repo, stages[0].copied)
+            view = look(repo)
+            found = next((one for one in copies if one is not None and not one.differs(view)), None)
+            assert found is not None, f"the backup holds neither of {copies}"
+            check_states(repo, found)
             check_sound(repo)
+    for stage in stages:
+        stage.copied = found
     possible = {stage.exported for stage in stages}
     if not exported.exists():
         assert None in possible, "an exported file is gone"
-        found = None
-    else:
-        held = torch.load(exported, weights_only=True)
-        found = held["progress"]["step"]
-        assert found in possible, f"the exported file holds step {found}, not one of {possible}"
-        whole_state = expected(model, found)
-        assert_same(whole_state, {part: held[part] for part in whole_state})
+        return
+    held = torch.load(exported, weights_only=True)
+    step = held["progress"]["step"]
+    assert step in possible, f"the exported file holds step {step}, not one of {possible}"
+    assert_same(state(model.seed, step), held)
     for stage in stages:
-        stage.exported = found
+        stage.exported = step
 
 
 def go_on(path: Path, model: Model) -> None:
@@ -164,7 +167,7 @@ def check(path: Path, model: Model) -> str:
 
 def clear(path: Path) -> None:
     """Take a store away, and what its story put beside it."""
-    for one in (path, copy_of(path)):
+    for one in (path, copy_of(path), path.with_name(f"{path.name}.gone")):
         shutil.rmtree(one, ignore_errors=True)
     for file in path.parent.glob(f"*{export_of(path).name}*"):
         file.unlink()

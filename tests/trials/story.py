@@ -229,7 +229,10 @@ class Story:
             repo.repack(codec=act.codec)
         elif act.name == "backup":
             if (copy_of(self.path) / "data.mdb").exists():  # what is unfinished is begun anew
-                shutil.rmtree(copy_of(self.path))
+                gone = self.path.with_name(f"{self.path.name}.gone")
+                shutil.rmtree(gone, ignore_errors=True)
+                copy_of(self.path).rename(gone)
+                shutil.rmtree(gone)
             repo.backup(copy_of(self.path))
         elif act.name == "export":
             repo.export(self._id(act.at), export_of(self.path), format="torch", overwrite=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import faulthandler
 import os
 import pickle
+import pkgutil
 import select
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
+import casckpt
 from tests.processes import ROOT
 
 T = TypeVar("T")
@@ -120,6 +122,9 @@ def _serve(name: str, *arguments: str) -> None:
     torch.set_num_threads(1)  # threads do not come along with a fork
     module, function = name.split(":")
     work: Callable[..., Any] = getattr(import_module(module), function)
+    for one in pkgutil.walk_packages(casckpt.__path__, "casckpt."):  # else each child would import what it needs anew
+        if not one.name.startswith("casckpt.cli"):
+            import_module(one.name)
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     gc.freeze()
