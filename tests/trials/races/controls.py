@@ -1,0 +1,64 @@
+"""Ways to break casckpt in a child, each of which a recipe must see: one that cannot fail proves nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+
+def _gc_does_not_look_again() -> None:
+    """gc deletes by what its first walk saw, whatever was published since."""
+    from casckpt.history.gc import _Sweep
+
+    _Sweep._catch_up = lambda self, reader: None  # type: ignore[method-assign]
+
+
+def _publishing_does_not_look_again() -> None:
+    """A save takes for granted that what it relies on is still there."""
+    from casckpt.history import ingest
+
+    ingest.gc_epoch = lambda reader: 0
+
+
+def _the_snapshot_ends_early() -> None:
+    """A save lets go of its snapshots before it publishes."""
+    from casckpt.history.ingest import Ingest
+
+    publish = Ingest.publish
+
+    def without(ingest: Any, *given: Any, **more: Any) -> Any:
+        for snapshot in ingest._snapshots:
+            snapshot.close()
+        ingest._snapshots = [ingest._store.read()]
+        ingest.objects.reader = ingest._snapshots[0]
+        return publish(ingest, *given, **more)
+
+    Ingest.publish = without  # type: ignore[method-assign]
+
+
+def _a_ref_moves_to_what_was_pruned() -> None:
+    """Nobody looks whether a commit that a ref moves to is being stripped."""
+    from casckpt.history import records
+
+    records.check_not_pruned = lambda reader, commit: None
+
+
+def _a_ref_moves_without_a_look() -> None:
+    """A branch is set to where a save wants it, wherever it is by then."""
+    from casckpt.history import ingest, records
+
+    move = records.move_ref
+
+    def anyway(writer: Any, ref: str, *, expected: Any, **more: Any) -> None:
+        move(writer, ref, expected=records.get_ref(writer, ref), **more)
+
+    ingest.move_ref = anyway
+
+
+CONTROLS: Final[dict[str, Callable[[], None]]] = {
+    "gc does not look again": _gc_does_not_look_again,
+    "publishing does not look again": _publishing_does_not_look_again,
+    "the snapshot ends early": _the_snapshot_ends_early,
+    "a ref moves to what was pruned": _a_ref_moves_to_what_was_pruned,
+    "a ref moves without a look": _a_ref_moves_without_a_look,
+}

@@ -1,0 +1,49 @@
+"""Whatever the order in which processes come to one store, nothing is lost; the long run tries far more of the same."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+
+from tests.trials.races import CROWD, FORCED, INTERLEAVINGS
+from tests.trials.races.children import BrokenPromiseError
+from tests.trials.races.controls import CONTROLS
+from tests.trials.races.crowd import ROUND
+from tests.trials.races.forced import RACES
+from tests.trials.races.interleavings import game_of, table
+from tests.trials.recipe import tried
+
+
+@pytest.fixture(scope="module", autouse=True)
+def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Future[Counter[str]]]:
+    """Sixty seconds of a crowd, behind the other tests: its processes need little of this one."""
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(tried, CROWD, range(3), tmp_path_factory.mktemp("crowd"))
+
+
+def test_processes_come_in_any_order_and_nothing_is_lost(tmp_path) -> None:
+    outcomes = tried(INTERLEAVINGS, range(80), tmp_path)
+    assert outcomes.total() == 80
+    assert sum(count for label, count in outcomes.items() if label.startswith("gc took chunks")) > 40
+    for refusal in ("PrunedCommitError", "RefMovedError", "StoreBusyError"):
+        assert any(refusal in label for label in outcomes), f"nobody met {refusal}"
+
+
+def test_each_race_is_forced_and_nothing_is_lost(tmp_path) -> None:
+    outcomes = tried(FORCED, range(100), tmp_path)
+    assert outcomes.total() == 100 and set(outcomes) == set(RACES)
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+def test_what_would_lose_something_is_seen(tmp_path, control) -> None:
+    with table(tmp_path, control) as at, pytest.raises(BrokenPromiseError):
+        for seed in range(400):
+            at.play(game_of(seed, at.ledger))
+
+
+def test_a_crowd_on_one_store_for_a_minute_loses_nothing(crowd) -> None:
+    outcomes = crowd.result()
+    assert outcomes.total() == 3 * ROUND and any("contended" in label for label in outcomes)
