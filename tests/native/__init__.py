@@ -17,6 +17,9 @@ KILLED = -9
 BEFORE, AFTER = 0, -1
 """When a process is killed: instead of its n-th call, or after it."""
 
+SHORT = -2
+"""What befalls a call that is to write, and takes only a part of it."""
+
 # Each line is `n what folder`. A forked child does the work on that folder, with its n-th change there failing,
 # or its last; how it ended is the answer. The work calls `arm` where counting begins, and may `disarm`.
 _LOOP = """

@@ -69,32 +69,39 @@ def check_sound(repo: casckpt.Repository) -> None:
 
 
 def settle(path: Path, model: Model) -> str:
-    """Hold the store against the model, which becomes what is there; says what became of the act in flight.
+    """Open the store, and `hold` it against the model.
 
     Raises:
         AssertionError: a promise was broken.
     """
-    doing, stages = model.doing, model.stages()
     try:
         repo = casckpt.open(path, create=False)
     except StoreNotFoundError:
         assert not model.made, "there is no store any more"
-        model.become(stages[0])
+        model.become(model.stages()[0])
         return ABSENT
     with repo:
-        if not model.made:
-            assert doing is not None and doing.name == "open"
-            assert {name: getattr(repo.store.format, name) for name in settings(model.seed)} == settings(model.seed)
-        view = look(repo)
-        against = [stage.differs(view) for stage in stages]
-        assert "" in against, f"in {doing}: {against}"
-        number = against.index("")
-        stage = stages[number]
-        stage.made, stage.open = True, False
-        check_states(repo, stage)
-        check_sound(repo)
+        said = hold(path, repo, model)
+    model.open = False
+    return said
+
+
+def hold(path: Path, repo: casckpt.Repository, model: Model) -> str:
+    """Hold an open store against the model, which becomes what is there; says what became of the act in flight."""
+    doing, stages = model.doing, model.stages()
+    if not model.made:
+        assert doing is not None and doing.name == "open"
+        assert {name: getattr(repo.store.format, name) for name in settings(model.seed)} == settings(model.seed)
+    view = look(repo)
+    against = [stage.differs(view) for stage in stages]
+    assert "" in against, f"in {doing}: {against}"
+    number = against.index("")
+    stage = stages[number]
+    check_states(repo, stage)
+    check_sound(repo)
     _check_files(path, model, stages)
     model.become(stage)
+    model.made = model.open = True
     if doing is None:
         return AT_REST
     if doing.name in ("commit", "commit behind"):
@@ -131,11 +138,15 @@ def _check_files(path: Path, model: Model, stages: list[Model]) -> None:
         stage.exported = step
 
 
-def go_on(path: Path, model: Model) -> None:
-    """The next commit works, and is durable; now and then gc and compact do too, and lose nothing."""
+def go_on(path: Path, model: Model, repo: casckpt.Repository | None = None) -> None:
+    """The next commit works, and is durable; now and then gc and compact do too, and lose nothing.
+
+    repo: an open handle on the store, which is used and closed.
+    """
     chance = Random(f"oracle {model.seed} {model.turn}")
-    story = Story(path, model)
-    story.do(Act("open"))
+    story = Story(path, model, repo=repo)
+    if repo is None:
+        story.do(Act("open"))
     acts = [Act("commit", step=model.next)]
     if chance.random() < 0.15:
         acts.append(Act("gc"))

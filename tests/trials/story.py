@@ -168,16 +168,23 @@ def small_batches() -> None:
 class Story:
     """Does acts on the store at `path`, announcing and acknowledging each by `say`, and moves the model on."""
 
-    def __init__(self, path: Path, model: Model, say: Say = lambda line: None) -> None:
+    def __init__(
+        self, path: Path, model: Model, say: Say = lambda line: None, repo: casckpt.Repository | None = None
+    ) -> None:
         self.path = path
         self.model = model
         self._say = say
-        self._repo: casckpt.Repository | None = None
+        self._repo = repo
 
     @property
     def repo(self) -> casckpt.Repository:
         """The open store."""
         assert self._repo is not None
+        return self._repo
+
+    @property
+    def handle(self) -> casckpt.Repository | None:
+        """The store, if it is open."""
         return self._repo
 
     def go_on(self, acts: int) -> None:

@@ -1,0 +1,143 @@
+"""Calls that change files fail, once or from then on, in a process that lives on: typed errors, and nothing is lost.
+
+Once the fault is over the store is of use in the same process: by the same handle, or opened again where the error says
+that it must be. While it is opened again a second fault befalls it. What failed to be synced is never called done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections import Counter
+from collections.abc import Generator, Iterable
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+
+import casckpt
+from casckpt.errors import AbandonedCommitError, CasckptError, StoreFailedError, StoreFullError
+from tests.native import SHORT, build
+from tests.trials.model import Act, Model
+from tests.trials.oracle import go_on, hold
+from tests.trials.recipe import Recipe
+from tests.trials.stages import WORKS, Faults, stage
+from tests.trials.story import Story, settings, small_batches
+from tests.trials.warm import in_child, warm
+
+CODES = {"EIO": errno.EIO, "ENOSPC": errno.ENOSPC, "EDQUOT": errno.EDQUOT, "EINTR": errno.EINTR, "short": SHORT}
+FOR_EVER = 1 << 30
+# LMDB and Python call again after EINTR, for as long as it takes; no kernel goes on so for ever.
+TIMES = {"once": dict.fromkeys(CODES, 1), "on": dict.fromkeys(CODES, FOR_EVER) | {"EINTR": 40}}
+STRIDE = 8
+ROUND = len(WORKS) * len(CODES) * len(TIMES) * STRIDE
+
+
+def seed_of(work: str, code: str, times: str, offset: int) -> int:
+    """The seed, of the first round, of a trial with faults at the calls 1 + offset + n * STRIDE."""
+    place = list(WORKS).index(work) * len(CODES) + list(CODES).index(code)
+    return (place * len(TIMES) + list(TIMES).index(times)) * STRIDE + offset
+
+
+def trial(seed: int, folder: Path) -> Counter[str]:
+    """One work meets a fault at every eighth of its calls, until it has fewer."""
+    turn, place = divmod(seed, ROUND)
+    place, offset = divmod(place, STRIDE)
+    place, times = divmod(place, len(TIMES))
+    work, code = list(WORKS)[place // len(CODES)], list(CODES)[place % len(CODES)]
+    how = list(TIMES)[times]
+    ready = stage(folder, work, turn)
+    seen: Counter[str] = Counter()
+    n = 1 + offset
+    met = True
+    while met:
+        path, model = ready.copy(folder / "run")
+        chance = Random(f"faults {seed} {n}")
+        try:
+            met, said = in_child(_case, path, model, ready.act, n, CODES[code], TIMES[how][code], chance)
+        except AssertionError as error:
+            raise AssertionError(f"{work}, {code} ({how}) at call {n}: {error}") from error
+        if met:
+            seen[f"{code}: {said}"] += 1
+        n += STRIDE
+    seen["none any more"] += 1
+    return seen
+
+
+def _case(path: Path, model: Model, act: Act, n: int, what: int, times: int, chance: Random) -> tuple[bool, str]:
+    """Whether there was such a call, and how it went."""
+    small_batches()
+    story = Story(path, model)
+    if act.name != "open":
+        story.do(Act("open"))
+    faults = Faults()
+    faults.arm(path.parent, n, what, times)
+    error: CasckptError | None = None
+    try:
+        story.do(act)
+    except CasckptError as raised:
+        error = raised
+    faults.disarm()
+    call = faults.met
+    try:
+        return bool(call), _after(path, story, act, error, call, what, chance)
+    except Exception as broken:
+        raise AssertionError(f"it met {call}, and ended with {error!r}: {type(broken).__name__}: {broken}") from broken
+
+
+def _after(path: Path, story: Story, act: Act, error: CasckptError | None, call: str, what: int, chance: Random) -> str:
+    """Look at what is there, with the handle that is there if it is of any use, and go on."""
+    model = story.model
+    if error is None:
+        lost_sync = call.partition(" ")[0] in ("fsync", "fdatasync") and what not in (SHORT, errno.EINTR)
+        assert not lost_sync, "what failed to be synced was called done"
+    repo = story.handle
+    outcome = "success" if error is None else type(error).__name__
+    if repo is not None:
+        try:
+            said = hold(path, repo, model)
+        except StoreFailedError:
+            assert isinstance(error, (StoreFailedError, StoreFullError, AbandonedCommitError)), "an error that is late"
+            outcome += ", opened again"
+            _close(repo)
+            repo = None
+    if repo is None:
+        repo = _opened_again(path, model, chance)
+        said = hold(path, repo, model)
+    if error is not None:
+        assert not isinstance(error, StoreFullError) or act.name != "commit" or said == "no newer", said
+    go_on(path, model, repo)
+    return f"{outcome}, {said}"
+
+
+def _close(repo: casckpt.Repository) -> None:
+    with contextlib.suppress(CasckptError):  # of a commit in flight that nobody was told of
+        repo.close()
+
+
+def _opened_again(path: Path, model: Model, chance: Random) -> casckpt.Repository:
+    """The store, after an attempt to open it that meets a fault of its own."""
+    faults = Faults()
+    given = {} if model.made else settings(model.seed)
+    faults.arm(path.parent, chance.randint(1, 12), chance.choice(list(CODES.values())), 1)
+    with contextlib.suppress(CasckptError):
+        _close(casckpt.open(path, create=not model.made, **given))
+    faults.disarm()
+    return casckpt.open(path, create=not model.made, **given)
+
+
+def trials(seeds: Iterable[int], folder: Path) -> Generator[Counter[str], None, None]:
+    """Under the shim, which is built first."""
+    with TemporaryDirectory() as built:
+        yield from warm("tests.trials.faults:trial", build("faults", Path(built)))(seeds, folder)
+
+
+RECIPES = (
+    Recipe(
+        name="faults",
+        promises=("P1", "P3", "P4"),
+        what="calls that change files fail with EIO, ENOSPC, EDQUOT, EINTR or take a part, once or from then on",
+        unit="faults",
+        goal=20_000,
+        trials=trials,
+    ),
+)
