@@ -11,6 +11,7 @@ frees is used again by the third after N at the earliest. So what was read count
 from __future__ import annotations
 
 import os
+import shlex
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -79,17 +80,36 @@ def look_into(path: Path) -> Contents:
         store = str(path.parent)
         if error.truncated:
             raise TruncatedStoreError(
-                f"{path.name} is cut short: {error}", store=store, remedy="restore the store from a backup"
+                f"{path.name} is cut short: {error}", store=store, remedy=way_out(path.parent)
             ) from error
-        raise CorruptObjectError(
-            f"{store}: {path.name} is damaged: {error}", remedy="restore the store from a backup"
-        ) from error
+        raise CorruptObjectError(f"{store}: {path.name} is damaged: {error}", remedy=way_out(path.parent)) from error
     except NotAStoreError as error:
         raise NotAStoreError(
             f"{path.name} {error.problem}", store=str(path.parent), remedy="give the path of a store, or a new one"
         ) from None
     finally:
         os.close(descriptor)
+
+
+def transactions(path: Path) -> tuple[int, int]:
+    """LMDB's numbers of the transactions that the two heads are of; in a file that `look_into` has seen to be LMDB's.
+
+    That of transaction n is in page n % 2, so one of two that do not follow each other was damaged.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        first, second = (head.transaction for head in _DataFile(descriptor).heads())
+        return first, second
+    finally:
+        os.close(descriptor)
+
+
+def way_out(store: Path) -> str:
+    """What to do about a data file that is damaged."""
+    return (
+        "look with `casckpt fsck`, restore the store from a backup, or get out what is whole with "
+        f"`casckpt salvage {shlex.quote(str(store))} NEW`"
+    )
 
 
 class _DataFile:
@@ -112,11 +132,14 @@ class _DataFile:
 
     def head(self) -> Head:
         """The head that LMDB would take: of the two, the one with the later transaction."""
+        first, second = self.heads()
+        return first if first.transaction >= second.transaction else second
+
+    def heads(self) -> tuple[Head, Head]:
         before, heads = None, self._heads()
         while heads != before:  # a commit may be writing one of them just now
             before, heads = heads, self._heads()
-        first, second = (read_head(data) for data in heads)
-        return first if first.transaction >= second.transaction else second
+        return read_head(heads[0]), read_head(heads[1])
 
     def _heads(self) -> tuple[bytes, bytes]:
         first = os.pread(self._descriptor, HEAD_SIZE, 0)

@@ -30,7 +30,8 @@ from casckpt.errors import (
     StoreFullError,
 )
 from casckpt.limits import MIB
-from casckpt.store import filesystem
+from casckpt.store import filesystem, openers
+from casckpt.store.examined import Watch, note_good
 from casckpt.store.locks import FileLock
 from casckpt.store.mark import Mark, move_mark
 from casckpt.store.openers import unregister
@@ -65,6 +66,7 @@ class Environment:
         opener: FileLock,
         format: StoreFormat,
         databases: dict[Space, _Database],
+        watch: Watch,
     ) -> None:
         self.path = path
         self.format = format
@@ -73,6 +75,7 @@ class Environment:
         self.page_size = raw.stat()["psize"]
         self._raw = raw
         self._opener = opener
+        self._watch = watch
         # Re-entrant, because a reader that was dropped unclosed ends itself wherever the garbage collector runs.
         # Entered itself, not by the condition, whose own entering is Python: an interrupt there would keep it for ever.
         self._lock = threading.RLock()
@@ -188,6 +191,7 @@ class Environment:
             self.check(handle)
             transaction.raw = self._begin_write()
             keep(transaction.raw)
+            self._watch.before(transaction.raw.id() - 1)
         except BaseException:
             self.end_write(transaction)
             raise
@@ -214,6 +218,9 @@ class Environment:
         """
         if transaction in self._live:  # else the lock may be another's by now
             self.check_thread(transaction)
+            if transaction.raw is not None:
+                with contextlib.suppress(lmdb.Error):  # interrupted after it was committed
+                    self._watch.after(transaction.raw.id() - 1)  # what did not fit in memory was written
             self._end_write(transaction)
             self._forget(transaction)
 
@@ -231,12 +238,14 @@ class Environment:
             counter = self._count(transaction)
             assert transaction.raw is not None
             transaction.cursors.clear()
+            number = transaction.raw.id()
             try:
                 transaction.raw.commit()
             except lmdb.Error as error:
                 self._fail("a commit failed", error)
-            self._end_write(transaction)
             self._reserve()
+            self._watch.after(number)
+            self._end_write(transaction)
             if durable:
                 self._acknowledge(counter)
         finally:
@@ -353,6 +362,11 @@ class Environment:
             ) from error
         raise self.failed_error() from error
 
+    def snapshots(self) -> set[int]:
+        """LMDB's numbers of the transactions that readers of this process look at."""
+        with self._lock:
+            return {one.raw.id() for one in self._live if one.raw is not None}
+
     # -- exchanging the file -------------------------------------------------------------------------------------------
 
     def check_no_own(self) -> None:
@@ -415,6 +429,7 @@ class Environment:
         self._reserved = 0
         give_up(old)
         self._reserve()
+        self._watch.after(raw.info()["last_txnid"])
 
     def abandon_file(self, why: str) -> StoreFailedError:
         """Be of no use any more, after `let_go`, because there is no going on; returns what to raise."""
@@ -469,10 +484,29 @@ class Environment:
             if self._live:
                 return False
             _open.discard(self)
-            unregister(self._opener)  # first, so that whoever finds an opener alive can count on LMDB's lock being held
-            self._raw.close()
-            give_up(self._raw)
+            try:
+                self._note_good()
+            finally:
+                # first, so that whoever finds an opener alive can count on LMDB's lock being held
+                unregister(self._opener)
+                self._raw.close()
+                give_up(self._raw)
             return True
+
+    def _note_good(self) -> None:
+        """Spare the next opening the examination, if nobody else is here, or was, or changed the file."""
+        if self._failure:  # and it may be closed already
+            return
+        last = self._raw.info()["last_txnid"]
+        if not self._watch.is_untouched(last):
+            return
+        with contextlib.suppress(OSError):  # as where the folder is gone
+            gate = FileLock(self.path / "gate")
+            try:
+                if gate.acquire(wait=False) and openers.live(self.path) == [self._opener.path]:
+                    note_good(self.path, self.format.uuid, last)
+            finally:
+                gate.release()
 
     def _abandon(self) -> None:  # pragma: no cover - runs in forked children, which report nothing
         """In a forked child: touch nothing, free nothing, and let no lock of the parent's threads bind us."""

@@ -29,7 +29,12 @@ _MAX_DATABASES: Final = 32
 _inherited = False
 
 
-def open_lmdb(path: Path, format: StoreFormat) -> lmdb.Environment:
+def open_lmdb(path: Path, format: StoreFormat, *, lock: bool = True) -> lmdb.Environment:
+    """The environment in a folder, which is made if absent. lock: false where nobody else knows of it.
+
+    Raises:
+        StoreBusyError, StoreFullError, StoreFailedError, ForkedStoreError, StoreError
+    """
     data = path / "data.mdb"
     file_size = data.stat().st_size if data.exists() else 0
     size = format.map_size
@@ -39,7 +44,7 @@ def open_lmdb(path: Path, format: StoreFormat) -> lmdb.Environment:
     with _past_the_guard():
         while True:
             try:
-                return _lmdb_environment(path, size)
+                return _lmdb_environment(path, size, lock)
             except lmdb.Error as error:
                 if error.code == errno.ENOMEM and size // 2 >= max(MIN_MAP_SIZE, file_size):
                     size //= 2  # other maps have taken the address space
@@ -47,10 +52,11 @@ def open_lmdb(path: Path, format: StoreFormat) -> lmdb.Environment:
                 raise _open_error(path, error) from error
 
 
-def _lmdb_environment(path: Path, map_size: int) -> lmdb.Environment:
+def _lmdb_environment(path: Path, map_size: int, lock: bool) -> lmdb.Environment:
     return lmdb.open(
         str(path),
         map_size=map_size,
+        lock=lock,
         metasync=False,  # a commit is acknowledged only after an explicit sync
         sync=True,
         writemap=False,  # a full disk would kill the process, and a stray write would reach the file

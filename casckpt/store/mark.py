@@ -49,7 +49,10 @@ def move_mark(path: Path, mark: Mark) -> None:
 
 
 def reset_mark(path: Path, mark: Mark) -> None:
-    """Set the mark, backwards too: somebody has accepted a loss."""
+    """Set the mark, backwards too: the store is new, or somebody has accepted a loss.
+
+    It is on the disk when this returns: an old mark that came back would be of another store, or ahead.
+    """
     _write(path, mark, backwards=True)
 
 
@@ -68,6 +71,8 @@ def _write(path: Path, mark: Mark, *, backwards: bool) -> None:
         if not backwards and held is not None and held.counter >= mark.counter:
             return
         os.pwrite(lock.descriptor, _encode(mark), 0)  # in one go, so that a crash leaves the old slot, or a torn one
+        if backwards:
+            os.fsync(lock.descriptor)
 
 
 def _encode(mark: Mark) -> bytes:

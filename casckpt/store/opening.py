@@ -25,8 +25,9 @@ from casckpt.errors import (
     StoreNotFoundError,
 )
 from casckpt.store import filesystem, openers
-from casckpt.store.datafile import look_into
+from casckpt.store.datafile import look_into, transactions, way_out
 from casckpt.store.environment import COUNTER_KEY, Environment
+from casckpt.store.examined import NAME, Watch, is_known, note_good
 from casckpt.store.format import (
     FORMAT_KEY,
     LATER_SPACES,
@@ -39,7 +40,7 @@ from casckpt.store.lmdb_lock import LOCK, refuse_locked, refuse_lost_lock
 from casckpt.store.lmdb_open import MAX_READERS, open_lmdb
 from casckpt.store.locks import FileLock
 from casckpt.store.mark import Mark, read_mark, reset_mark
-from casckpt.store.protocol import Space, StoreFormat
+from casckpt.store.protocol import PageFault, Space, StoreFormat
 from casckpt.store.transaction import Handle
 
 if TYPE_CHECKING:
@@ -51,7 +52,13 @@ COMPACTING: Final = "compacting"
 
 A folder, because LMDB notes in a file whether it has a name of its own, which that of a store must not.
 """
-_OURS: Final = frozenset({_DATA, LOCK, "gate", "openers", "mark", "maintenance"})
+# The same for the first data file of a store: of a name of its own, since what compact left may be the only copy.
+_CREATING: Final = "creating"
+_OURS: Final = frozenset({_DATA, LOCK, "gate", "openers", "mark", "maintenance", _CREATING, NAME})
+_ACCEPT: Final = (
+    "restore it from a backup, or go on with what is there: open it with accept_loss=True, or run "
+    "`casckpt fsck --accept-loss`"
+)
 # Bytes of lock.mdb: a head, and a line of 64 bytes for each reader.
 _LOCK_ROOM: Final = 4096 + 64 * MAX_READERS
 
@@ -111,10 +118,14 @@ def release(environment: Environment, handle: Handle) -> None:
 
 def clear_compacting(path: Path) -> None:
     """Remove what compact left, and nothing else, should somebody have put it there; call under the gate."""
+    _clear(path / COMPACTING)
+
+
+def _clear(folder: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
-        (path / COMPACTING / _DATA).unlink()
+        (folder / _DATA).unlink()
     with contextlib.suppress(OSError):
-        (path / COMPACTING).rmdir()
+        folder.rmdir()
 
 
 def exchange(environment: Environment, copy: Path, transaction: int) -> None:
@@ -223,14 +234,21 @@ def _open(path: Path, wanted: Wanted) -> Environment:
             if held is not None:
                 wanted.check(str(path), held)
                 clear_compacting(path)  # whoever makes one has the gate until it is in place
+                _clear(path / _CREATING)
+                alone = not openers.live(path)
+                if alone:
+                    _examine(path, held, accept_loss=wanted.accept_loss)
             else:
-                filesystem.sync_place(path)  # before there is a store in it, so that a store is never without its place
+                alone = True
+                # Before there is a store in it: a store is never without its gate, by which it is known, nor its place.
+                filesystem.sync_folder(path)
+                filesystem.sync_place(path)
+                _create(path, fresh)
             # LMDB maps it, and a reader that needs a page of it which a full disk does not have is killed (SIGBUS).
             filesystem.reserve(path / LOCK, _LOCK_ROOM)
             raw = open_lmdb(path, fresh if held is None else held)
             undo.callback(raw.close)
-            if held is None:
-                _create(path, raw, fresh)
+            watch = Watch(path / _DATA, raw.info()["last_txnid"] if alone else -1)
             opener = openers.register(path)
             undo.callback(openers.unregister, opener)
         # Whoever made its files may have died before he could see to it.
@@ -240,7 +258,7 @@ def _open(path: Path, wanted: Wanted) -> Environment:
         databases = _databases(path, raw, format)  # past the gate, because this waits for whoever is writing
         raw.reader_check()
         _check_mark(path, raw, databases, format, accept_loss=wanted.accept_loss)
-        environment = Environment(path, raw, opener, format, databases)
+        environment = Environment(path, raw, opener, format, databases, watch)
         undo.pop_all()
         return environment
 
@@ -271,7 +289,12 @@ def _look(path: Path, wanted: Wanted) -> StoreFormat | None:
     store = str(path)
     data = path / _DATA
     if data.exists() and data.stat().st_size:
-        contents = look_into(data)
+        try:
+            contents = look_into(data)
+        except NotAStoreError as error:
+            if read_mark(path / "mark") is None:
+                raise
+            raise _damaged(path, error.problem) from error  # it was one, or nothing would be acknowledged
         if contents.format is not None:
             return decode_format(store, contents.format)
         if not contents.empty:
@@ -288,13 +311,59 @@ def _look(path: Path, wanted: Wanted) -> StoreFormat | None:
     return None
 
 
-def _create(path: Path, raw: lmdb.Environment, format: StoreFormat) -> None:
-    """Write what makes the empty environment a store, whole or not at all, and see its data onto the disk."""
-    with raw.begin(write=True) as transaction:
-        databases = {space: raw.open_db(space.value, txn=transaction) for space in Space}
-        transaction.put(FORMAT_KEY, encode_format(format), db=databases[Space.META])
-        transaction.put(COUNTER_KEY, (1).to_bytes(8, "big"), db=databases[Space.META])
-    raw.sync(True)
+def _examine(path: Path, format: StoreFormat, *, accept_loss: bool) -> None:
+    """Look at every page of the database, unless the file is the one that was last known to be good; call under the
+    gate, where nobody else has the store open. LMDB would follow a damaged page into a crash, or into a lie.
+
+    Raises:
+        CorruptObjectError: naming the first page that is damaged.
+        HistoryLostError: a head is damaged, so that LMDB may go on from the one before it.
+    """
+    data = path / _DATA
+    even, odd = transactions(data)
+    last = max(even, odd)
+    if is_known(path, format.uuid, last):
+        return
+    if not accept_loss and (even % 2 or abs(even - odd) != 1) and last:
+        raise HistoryLostError(
+            f"its heads are of transactions {even} and {odd}, so one is damaged, and the last change may be missing",
+            store=str(path),
+            remedy=_ACCEPT,
+        )
+    from casckpt.store.pages import examine  # here, since few need it
+
+    found = examine(data)
+    faults = [fault for fault in found.faults if not _is_harmless(fault, format)]
+    if faults or found.found > len(found.faults):
+        first = (faults or found.faults)[0]
+        more = f", and {found.found - 1} more things" if found.found > 1 else ""
+        raise _damaged(path, f"page {first.page} ({first.tree}): {first.problem}{more}")
+    note_good(path, format.uuid, last)
+
+
+def _is_harmless(fault: PageFault, format: StoreFormat) -> bool:
+    """Whether LMDB, and we, get along with it: what later casckpts may have, and what earlier ones had not."""
+    later = {space.value.decode() for space in LATER_SPACES} if format.version == 1 else set()
+    return fault.kind == "unknown-database" or (fault.kind == "missing-database" and fault.tree in later)
+
+
+def _create(path: Path, format: StoreFormat) -> None:
+    """Make the data file of an empty store beside its place, and put it there once it is on the disk: a crash or a loss of
+    power leaves all of it or none. The mark comes last, since a mark without its database is a loss."""
+    beside = path / _CREATING
+    _clear(beside)
+    try:
+        beside.mkdir(mode=0o700)
+        with open_lmdb(beside, format, lock=False) as raw:
+            with raw.begin(write=True) as transaction:
+                databases = {space: raw.open_db(space.value, txn=transaction) for space in Space}
+                transaction.put(FORMAT_KEY, encode_format(format), db=databases[Space.META])
+                transaction.put(COUNTER_KEY, (1).to_bytes(8, "big"), db=databases[Space.META])
+            raw.sync(True)
+        (beside / _DATA).rename(path / _DATA)
+    finally:
+        _clear(beside)
+    filesystem.sync_folder(path)
     reset_mark(path / "mark", Mark(format.uuid, 1))
 
 
@@ -317,8 +386,8 @@ def _databases(path: Path, raw: lmdb.Environment, format: StoreFormat) -> dict[S
         raise _damaged(path, error) from error
 
 
-def _damaged(path: Path, error: lmdb.Error) -> CorruptObjectError:
-    return CorruptObjectError(f"{path}: its database is damaged: {error}", remedy="restore the store from a backup")
+def _damaged(path: Path, problem: object) -> CorruptObjectError:
+    return CorruptObjectError(f"{path}: its database is damaged: {problem}", remedy=way_out(path))
 
 
 def _check_mark(
@@ -336,18 +405,14 @@ def _check_mark(
     if accept_loss:
         reset_mark(path / "mark", Mark(format.uuid, counter))
         return
-    way_out = (
-        "restore it from a backup, or go on with what is there: open it with accept_loss=True, or run "
-        "`casckpt fsck --accept-loss`"
-    )
     if mark.store != format.uuid:
         raise HistoryLostError(
             f"its mark is that of another store ({mark.store}, not {format.uuid}): the data file was exchanged",
             store=str(path),
-            remedy=way_out,
+            remedy=_ACCEPT,
         )
     raise HistoryLostError(
-        f"{mark.counter} changes were acknowledged, and its file holds {counter}", store=str(path), remedy=way_out
+        f"{mark.counter} changes were acknowledged, and its file holds {counter}", store=str(path), remedy=_ACCEPT
     )
 
 

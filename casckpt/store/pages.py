@@ -2,21 +2,23 @@
 
 Every page of every B-tree is read, and of a value with pages of its own at most their head. Nothing is mapped, and
 nothing is written. All of it is seen as one transaction left it: its reader must live until the check is over, because
-then no page that it shows is used again.
+then no page that it shows is used again. A file that nobody has open needs no reader.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
+from operator import ge
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
-from casckpt.errors import NotAStoreError
+from casckpt.errors import NotAStoreError, StoreBusyError
 from casckpt.limits import MAX_FINDINGS
 from casckpt.store.layout import (
     BIG,
@@ -37,7 +39,7 @@ from casckpt.store.layout import (
 )
 from casckpt.store.protocol import PageFault, Pages, Space, TreePages
 
-MAIN, FREE_LIST = "main", "free list"
+MAIN, FREE_LIST, HEADS = "main", "free list", "heads"
 _HEADS: Final = 2  # pages 0 and 1
 _UNKNOWN, _USED, _FREE = range(3)
 # A commit may be writing a head while it is read; that takes microseconds.
@@ -57,10 +59,55 @@ def check_pages(data: Path, transaction: int, *, values: bool) -> Pages | None:
         os.close(descriptor)
 
 
+def examine(data: Path, *, values: bool = False) -> Pages:
+    """Check a file that nobody of ours has open, as LMDB would take it; what others change meanwhile is looked at anew.
+
+    Raises:
+        StoreBusyError: it changes faster than it can be looked at.
+    """
+    descriptor = os.open(data, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        for _ in range(_TRIES):
+            before = _raw_heads(descriptor)
+            found = _examine(descriptor, before, values)
+            if not found.found or _raw_heads(descriptor) == before:
+                return found
+    finally:
+        os.close(descriptor)
+    raise StoreBusyError("other processes change it faster than it can be looked at", remedy="try again")
+
+
+def _raw_heads(descriptor: int) -> tuple[bytes, ...]:
+    first = os.pread(descriptor, HEAD_SIZE, 0)
+    sizes = {4096}
+    with contextlib.suppress(UnreadableError, NotAStoreError):
+        sizes = {read_head(first).page_size}
+    return (first, *[os.pread(descriptor, HEAD_SIZE, size) for size in sizes])
+
+
+def _examine(descriptor: int, raw: tuple[bytes, ...], values: bool) -> Pages:
+    heads: list[Head] = []
+    for number, data in enumerate(raw):
+        try:
+            heads.append(read_head(data))
+        except (UnreadableError, NotAStoreError) as error:
+            problem = error.problem if isinstance(error, NotAStoreError) else str(error)
+            return _nothing_but(PageFault("damaged-page", HEADS, number, f"it {problem}"))
+    first, second = heads
+    if first.page_size != second.page_size:
+        return _nothing_but(PageFault("damaged-page", HEADS, 1, "it has another page size than the first"))
+    # the later one tells the number of the last transaction, and LMDB takes the head in the page of that number
+    return _Check(descriptor, heads[max(first.transaction, second.transaction) % 2], values).run()
+
+
+def _nothing_but(fault: PageFault) -> Pages:
+    return Pages(0, 0, 0, 0, 0, 0, {}, (fault,), 1)
+
+
 def lost_head(transaction: int) -> Pages:
     """What is to be said where neither head is that of a transaction that LMDB shows: one was damaged under it."""
-    fault = PageFault("damaged-page", "heads", 0, f"neither head of the file is that of transaction {transaction}")
-    return Pages(0, 0, 0, 0, 0, 0, {}, (fault,), 1)
+    problem = f"neither head of the file is that of transaction {transaction}"
+    return _nothing_but(PageFault("damaged-page", HEADS, 0, problem))
 
 
 def _head_of(descriptor: int, transaction: int) -> Head | None:
@@ -80,8 +127,7 @@ def _heads(descriptor: int) -> Iterator[Head]:
         return  # torn by a commit; or damaged, and then the next try fails as well
 
 
-@dataclass(frozen=True, slots=True)
-class _Cell:
+class _Cell(NamedTuple):
     """A node of a page: its key; of a branch the child; of a leaf the flags, the length, and the value or its page."""
 
     key: bytes
@@ -113,8 +159,8 @@ class _Check:
             if tree is not None:
                 subtrees[key.decode("utf-8", "backslashreplace")] = tree
         ours = {space.value.decode() for space in Space}
-        for name in ours - subtrees.keys():
-            if not self._found:
+        if not self._found:
+            for name in sorted(ours - subtrees.keys()):
                 self._fault("missing-database", name, self._head.main.root, "the main tree does not lead to it")
         for name, tree in subtrees.items():
             if name not in ours:
@@ -126,6 +172,10 @@ class _Check:
             free.extend(self._freed(key, cell))
         self._mark_free(free)
         used, unknown = self._map.count()
+        if self._map.beyond and not self._found:
+            # what one transaction takes and gives back is never written, but then it is free
+            problem = f"{self._map.beyond} pages that it counts are beyond the file's end, and not free"
+            self._fault("damaged-page", HEADS, self._head.transaction % 2, problem)
         return Pages(
             page_size=self._head.page_size,
             pages=self._head.last_page + 1,
@@ -144,7 +194,10 @@ class _Check:
             self._faults.append(PageFault(kind, tree, page, problem))
 
     def _entries(self, name: str, tree: Tree) -> Iterator[tuple[bytes, _Cell]]:
-        """The entries of a tree, each page on the way checked; what cannot be followed is a fault, and left out."""
+        """The entries of a tree, each page on the way checked; what cannot be followed is a fault, and left out.
+
+        Of a sub-database not all are handed out, as nobody needs them.
+        """
         before = self._found
         branches = leaves = overflow = entries = 0
         waiting: list[tuple[int, int, bytes | None, bytes | None]] = []
@@ -154,6 +207,14 @@ class _Check:
             number, level, low, high = waiting.pop()
             page = self._page(name, number)
             if page is None:
+                continue
+            alike = _alike(page) if level == tree.depth and name not in (MAIN, FREE_LIST) else None
+            if alike is not None:
+                self._check_order(name, number, alike.keys, low, high, True)
+                leaves += 1
+                entries += len(alike.keys)
+                for first, length in alike.runs:
+                    overflow += self._check_run(name, number, first, length)
                 continue
             try:
                 is_leaf, cells = _cells(page)
@@ -174,7 +235,9 @@ class _Check:
             for cell in cells:
                 entries += 1
                 if cell.flags & BIG:
-                    overflow += self._check_run(name, number, cell)
+                    overflow += self._check_run(name, number, int.from_bytes(cell.value, "little"), cell.length)
+                elif cell.flags and name != MAIN:
+                    self._fault("damaged-page", name, number, "it holds the root of a tree")
                 yield cell.key, cell
         self._trees[name] = TreePages(branches, leaves, overflow, entries)
         if not self._reads_heads(name) and overflow < tree.overflow:
@@ -191,8 +254,10 @@ class _Check:
         self, name: str, number: int, keys: list[bytes], low: bytes | None, high: bytes | None, is_leaf: bool
     ) -> None:
         # the first key of a branch stands for everything below the second, whatever it says
-        order = [_comparable(name, key) for key in (keys if is_leaf else keys[1:])]
-        if any(a >= b for a, b in pairwise(order)):
+        order = keys if is_leaf else keys[1:]
+        if name == FREE_LIST:
+            order = [_comparable(name, key) for key in order]
+        if any(map(ge, order, order[1:])):
             self._fault("disordered-keys", name, number, "its keys are not in order")
         elif order and (
             (low is not None and order[0] < _comparable(name, low))
@@ -205,9 +270,10 @@ class _Check:
             return None
         page = os.pread(self._descriptor, self._head.page_size, number * self._head.page_size)
         self._read += len(page)
-        if PAGE.unpack_from(page)[0] == number:
+        says = int.from_bytes(page[:8], "little")
+        if says == number and len(page) == self._head.page_size:
             return page
-        self._fault("damaged-page", name, number, f"it says that it is page {PAGE.unpack_from(page)[0]}")
+        self._fault("damaged-page", name, number, f"it says that it is page {says}")
         return None
 
     def _take(self, name: str, holder: int, first: int, pages: int) -> bool:
@@ -226,9 +292,9 @@ class _Check:
     def _reads_heads(self, name: str) -> bool:
         return self._values or name != Space.CHUNK.value.decode()
 
-    def _check_run(self, name: str, number: int, cell: _Cell) -> int:
+    def _check_run(self, name: str, number: int, first: int, length: int) -> int:
         """Check the pages of a value; returns how many they are."""
-        first, pages = int.from_bytes(cell.value, "little"), run_of(cell.length, self._head.page_size)
+        pages = run_of(length, self._head.page_size)
         if self._reads_heads(name) and _HEADS <= first <= self._head.last_page:
             head = os.pread(self._descriptor, PAGE.size, first * self._head.page_size)
             self._read += len(head)
@@ -331,6 +397,50 @@ def _cells(page: bytes) -> tuple[bool, list[_Cell]]:
     return is_leaf, cells
 
 
+class _Alike(NamedTuple):
+    """A leaf whose nodes are all of one shape: its keys, and first page and length of each value with pages of its
+    own."""
+
+    keys: list[bytes]
+    runs: list[tuple[int, int]]
+
+
+def _alike(page: bytes) -> _Alike | None:
+    """What `_cells` would tell of a leaf, in a fifth of the time; None where it has to be asked."""
+    _, _, flags, lower, upper = PAGE.unpack_from(page)
+    count, odd = divmod(lower - PAGE.size, 2)
+    if flags != LEAF or count < 1 or odd or not lower <= upper <= len(page) - NODE.size:
+        return None
+    low, high, flags, key_size = NODE.unpack_from(page, upper)
+    if flags not in (0, BIG):
+        return None
+    width, odd = divmod(len(page) - upper, count)
+    value = 8 if flags else low | high << 16
+    size = NODE.size + key_size + value
+    if odd or width != size + size % 2:
+        return None
+    lows, highs, kinds, key_sizes, keys, values = zip(
+        *_nodes(key_size, value, bool(flags)).iter_unpack(page[upper:]), strict=True
+    )
+    offsets = struct.unpack_from(f"={count}H", page, PAGE.size)
+    if (
+        kinds.count(flags) != count
+        or key_sizes.count(key_size) != count
+        or not (flags or (lows.count(low) == count and highs.count(high) == count))
+        or sorted(offsets) != [*range(upper, len(page), width)]
+    ):
+        return None
+    places = [(offset - upper) // width for offset in offsets]
+    runs = [(first, low | high << 16) for low, high, first in zip(lows, highs, values, strict=True)] if flags else []
+    return _Alike([keys[at] for at in places], runs)
+
+
+@cache
+def _nodes(key_size: int, value: int, is_big: bool) -> struct.Struct:
+    """A node as it lies in a page, with the byte behind it that keeps the next one even."""
+    return struct.Struct(f"=HHHH{key_size}s{'Q' if is_big else f'{value}s'}{(key_size + value) % 2}x")
+
+
 class _PageMap:
     """What is known of each page: a byte for those in the file, and by number those that should be beyond its end."""
 
@@ -357,7 +467,12 @@ class _PageMap:
                 self._known[number] = _FREE
         return held
 
+    @property
+    def beyond(self) -> int:
+        """Of how many pages beyond the file's end nothing is known."""
+        return max(0, self._pages - len(self._known) - len(self._beyond))
+
     def count(self) -> tuple[int, int]:
         """How many pages are in use, the heads among them, and of how many nothing is known."""
-        unknown = self._known.count(_UNKNOWN, _HEADS) + max(0, self._pages - len(self._known) - len(self._beyond))
+        unknown = self._known.count(_UNKNOWN, _HEADS) + self.beyond
         return self._known.count(_USED) + _HEADS, unknown

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from casckpt.errors import CasckptError, CorruptObjectError
+from casckpt.errors import CorruptObjectError, TruncatedStoreError
 from casckpt.history.fsck.findings import SORTS
+from casckpt.history.fsck.report import unopened
 from casckpt.history.repository import History
 from casckpt.store.layout import BRANCH, HEAD_SIZE, LEAF, META, NODE, PAGE, TREE, read_head
-from casckpt.store.lmdb_store import LmdbReader, LmdbStore, open_store
+from casckpt.store.lmdb_store import LmdbReader, open_store
 from casckpt.store.protocol import Space
 from tests.history.pages import SIZE, File, fill, pick, put
-from tests.history.world import commit, load
+from tests.history.world import commit
 
 
 @pytest.fixture
@@ -259,17 +260,21 @@ def test_of_too_many_damaged_pages_the_first_are_kept_and_all_are_counted(histor
     assert report.counts == {"damaged-page": len(leaves)} and len(report.findings) == 2
 
 
-def test_a_damaged_store_is_told_also_where_opening_finds_it(tmp_path) -> None:
+@pytest.mark.parametrize(("act", "id"), BREAKS, ids=[f"{act.__name__}-{id}" for act, id in BREAKS])
+def test_what_opening_refuses_is_told_by_the_names_of_fsck_and_nothing_is_changed(tmp_path, act, id) -> None:
     with History(open_store(tmp_path / "s", chunk_size=256)) as history:
         fill(history)
-    file = File(tmp_path / "s")
-    put(file, pick(file, "chunk", LEAF), 10, "H", 0)
-    with History(open_store(tmp_path / "s")) as history:
-        assert not history.fsck().ok
-        with pytest.raises(CasckptError):
-            for one in history.log(None):
-                load(history, one.id)
-    assert isinstance(history.store, LmdbStore)
+    act(File(tmp_path / "s"))
+    damaged = (tmp_path / "s/data.mdb").read_bytes()
+    if SORTS[id].severity == "error":
+        with pytest.raises((CorruptObjectError, TruncatedStoreError), match=r"backup.*casckpt salvage") as refused:
+            open_store(tmp_path / "s")
+        report = unopened(refused.value, tmp_path / "s")
+        assert report is not None and id in report.counts and not report.ok
+        assert {found.id for found in report.findings} == report.counts.keys()
+    else:
+        open_store(tmp_path / "s").close()
+    assert (tmp_path / "s/data.mdb").read_bytes() == damaged
 
 
 @pytest.mark.parametrize(

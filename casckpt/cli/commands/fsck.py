@@ -86,7 +86,7 @@ def _check(
     try:
         store, lost = _open(session, path, accept_loss)
     except CasckptError as error:
-        report = unopened(error)
+        report = unopened(error, path)
         if report is None:
             raise
         return report, error.exit_code

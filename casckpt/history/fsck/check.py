@@ -75,12 +75,7 @@ class _Check:
             return None
         self._looked["pages"] = pages.pages
         self._bytes += pages.read
-        for fault in pages.faults:
-            self._findings.add(fault.kind, f"page {fault.page} ({fault.tree}): {fault.problem}")
-        if pages.found > len(pages.faults):
-            self._findings.count("damaged-page", pages.found - len(pages.faults))
-        if pages.leaked and not pages.found:
-            self._findings.add("leaked-pages", f"{pages.leaked} pages of {pages.page_size} bytes")
+        self._findings.pages(pages)
         return pages
 
     def _check_contents(self, pages: Pages | None, subset: Subset | None) -> None:

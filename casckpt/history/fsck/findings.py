@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from casckpt.errors import CorruptObjectError, NewerFormatError
 from casckpt.limits import MAX_FINDINGS
+
+if TYPE_CHECKING:
+    from casckpt.store.protocol import Pages
 
 Severity = Literal["error", "warning", "info"]
 SEVERITIES: Final[tuple[Severity, ...]] = ("error", "warning", "info")
@@ -212,6 +215,14 @@ class Findings:
         """So many more of an id, of which nothing else is known."""
         if more:
             self.counts[id] += more
+
+    def pages(self, pages: Pages) -> None:
+        """What a look at the pages of the database found."""
+        for fault in pages.faults:
+            self.add(fault.kind, f"page {fault.page} ({fault.tree}): {fault.problem}")
+        self.count("damaged-page", pages.found - len(pages.faults))
+        if pages.leaked and not pages.found:
+            self.add("leaked-pages", f"{pages.leaked} pages of {pages.page_size} bytes")
 
     @property
     def errors(self) -> bool:

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import time
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
-from casckpt.errors import CasckptError
-from casckpt.history.fsck.findings import OPENING, SEVERITIES, SORTS, Finding, Severity, finding
+from casckpt.errors import CasckptError, CorruptObjectError, StoreBusyError, TruncatedStoreError
+from casckpt.history.fsck.findings import OPENING, SEVERITIES, SORTS, Finding, Findings, Severity, finding
+
+if TYPE_CHECKING:
+    from casckpt.store.protocol import Pages
+
+# Kinds of errors of opening a store whose cause may be in the pages of its database.
+_OF_PAGES: Final = frozenset({CorruptObjectError.kind, TruncatedStoreError.kind})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +71,32 @@ class FsckReport:
         return replace(self, findings=tuple(findings), counts=counts)
 
 
-def unopened(error: CasckptError) -> FsckReport | None:
-    """The report on a store that could not be opened; None where the error says nothing of the store's soundness."""
+def unopened(error: CasckptError, path: str | os.PathLike[str]) -> FsckReport | None:
+    """The report on a store that could not be opened; None where the error says nothing of the store's soundness.
+
+    The pages of its database are looked at all the same, by plain reads.
+    """
     if error.kind not in OPENING:
         return None
-    nothing = FsckReport((), {}, Looked(), "", 0, 0.0, "the store cannot be opened")
-    return nothing.add(finding(error.kind, error.problem))
+    began = time.monotonic()
+    report = FsckReport((), {}, Looked(), "", 0, 0.0, "the store cannot be opened")
+    pages = _pages(Path(path) / "data.mdb") if error.kind in _OF_PAGES else None
+    if pages is None or not pages.found or error.kind == TruncatedStoreError.kind:
+        report = report.add(finding(error.kind, error.problem))
+    if pages is None:
+        return report
+    findings = Findings()
+    findings.pages(pages)
+    for found in findings.all():
+        report = report.add(found)
+    report = replace(report, counts={**report.counts, **findings.counts})
+    return replace(report, looked=Looked(pages=pages.pages), bytes=pages.read, seconds=time.monotonic() - began)
+
+
+def _pages(data: Path) -> Pages | None:
+    from casckpt.store.pages import examine
+
+    try:
+        return examine(data, values=True)
+    except (StoreBusyError, OSError):
+        return None
