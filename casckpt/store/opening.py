@@ -348,8 +348,8 @@ def _is_harmless(fault: PageFault, format: StoreFormat) -> bool:
 
 
 def _create(path: Path, format: StoreFormat) -> None:
-    """Make the data file of an empty store beside its place, and put it there once it is on the disk: a crash or a loss of
-    power leaves all of it or none. The mark comes last, since a mark without its database is a loss."""
+    """Make the data file of an empty store beside its place, and put it there once it is on the disk: a loss of power
+    leaves all of it or none. The mark comes last, since a mark without its database is a loss."""
     beside = path / _CREATING
     _clear(beside)
     try:
