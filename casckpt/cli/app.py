@@ -27,6 +27,7 @@ COMMANDS = (
     "gc",
     "repack",
     "fsck",
+    "salvage",
     "compact",
     "backup",
     "import",

@@ -8,16 +8,19 @@ records say what is based on what, so that nobody has to look into frames to fin
   being put is not there yet, so no chain that is there leads over it: none ever closes to a circle.
 - a chunk is deleted only where nothing in the store is a delta of it, in that same transaction.
 - a frame is replaced only after the whole chain of its new base was followed in that same transaction.
+
+Where a store was damaged, `mend_chunk` and `mend_records` bring that back, for repair alone: the frames tell.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from casckpt.errors import CorruptObjectError
+from casckpt.errors import CorruptObjectError, NewerFormatError
 from casckpt.limits import MAX_CHAIN
-from casckpt.objects.frame import read_frame
+from casckpt.objects.frame import read_frame, read_head
 from casckpt.store.protocol import Reader, Space, Writer
 
 if TYPE_CHECKING:
@@ -123,6 +126,58 @@ def replace_chunk(writer: Writer, oid: bytes, frame: Buffer, *, before: bytes | 
     _untie(writer, oid)
     _put(writer, oid, frame, base)
     return True
+
+
+def mend_chunk(writer: Writer, oid: bytes, frame: Buffer) -> None:
+    """Put a frame that stands by itself, whatever is there of the chunk: nothing, or what cannot be read."""
+    assert _base_in(frame) is None
+    _untie(writer, oid)
+    _put(writer, oid, frame, None)
+
+
+def records_at_fault(reader: Reader, id_size: int) -> Iterator[tuple[bytes, bytes | None]]:
+    """Chunks of which something else is recorded than the heads of their frames say, each with a base that is recorded
+    only by that base, or None. A chunk whose head cannot be read says nothing."""
+    for oid in reader.keys(Space.CHUNK):
+        with suppress(CorruptObjectError, NewerFormatError):
+            base = _said(reader, oid)
+            if base_of(reader, oid) != base or (base is not None and not reader.has(Space.DEPENDANT, base + oid)):
+                yield oid, None
+    for oid, _ in all_bases(reader):
+        if not reader.has(Space.CHUNK, oid):
+            yield oid, None
+    for key in reader.keys(Space.DEPENDANT):
+        if len(key) == 2 * id_size and base_of(reader, key[id_size:]) != key[:id_size]:
+            yield key[id_size:], key[:id_size]
+
+
+def mend_records(writer: Writer, oid: bytes, stray: bytes | None) -> bool:
+    """Record of a chunk what the head of its frame says; returns whether something was changed.
+
+    stray: what else is said to be its base.
+    """
+    recorded = base_of(writer, oid)
+    base: bytes | None = None
+    if writer.has(Space.CHUNK, oid):
+        try:
+            base = _said(writer, oid)
+        except (CorruptObjectError, NewerFormatError):
+            return False
+    changed = recorded != base or (base is not None and not writer.has(Space.DEPENDANT, base + oid))
+    if changed:
+        _untie(writer, oid)
+    if changed and base is not None:
+        writer.put(Space.BASE, oid, base)
+        writer.put(Space.DEPENDANT, base + oid, b"")
+    if stray is not None and stray != base and writer.delete(Space.DEPENDANT, stray + oid):
+        return True
+    return changed
+
+
+def _said(reader: Reader, oid: bytes) -> bytes | None:
+    """The base of a chunk as the head of its frame says it."""
+    head, _ = read_head(reader.get(Space.CHUNK, oid) or memoryview(b""))
+    return head.base
 
 
 def _base_in(frame: Buffer) -> bytes | None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from casckpt.history.fsck.report import FsckReport
     from casckpt.history.gc import GcReport
     from casckpt.history.prune import PruneReport
+    from casckpt.history.repair import RepairReport
     from casckpt.history.retention import Keep
     from casckpt.history.stats import Stats
 
@@ -118,6 +119,33 @@ class Maintained:
 
         chosen = None if subset is None else parse_subset(subset)
         return fsck(self.store, self.scheme, read_data=read_data, subset=chosen, progress=progress)
+
+    def repair(
+        self, other: str | os.PathLike[str], *, dry_run: bool = False, progress: Progress = no_progress
+    ) -> RepairReport:
+        """Heal the store by another one that holds the same objects, such as a backup, whatever else that holds.
+
+        Every object that a check of all data finds bad or missing is fetched by its id, checked and put, and so is what
+        it leads to. Records of deltas that contradict the frames are mended. The other store is only read. Others may
+        read and write meanwhile.
+
+        other: its path. dry_run: only say what would be fetched. progress: as for `gc`.
+
+        Raises:
+            StoreNotFoundError, NotAStoreError: at `other`; or it is this store.
+            StoreSettingsError: the other names its objects by another hash.
+            StoreBusyError: gc, repack or compact is under way elsewhere.
+            StoreFullError: what was put is put.
+        """
+        from casckpt.history.repair import repair
+        from casckpt.store.lmdb_store import open_store
+
+        with self._collecting:
+            source = open_store(other, create=False)
+            try:
+                return repair(self.store, self.scheme, source, dry_run=dry_run, progress=progress)
+            finally:
+                source.close()
 
     def compact(self, *, dry_run: bool = False, progress: Progress = no_progress) -> CompactReport:
         """Give the free pages of the file back to the disk, by rewriting it; this process must have the store alone.
