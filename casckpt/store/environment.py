@@ -175,6 +175,7 @@ class Environment:
     def begin_write(self, transaction: Transaction) -> None:
         """Make it the write transaction, once whoever holds that has ended; this thread must be the one to end it."""
         handle = transaction.handle
+        transaction.writes = True
         try:
             with self._lock:
                 self._wait_for_turn(handle, write=True)
@@ -365,7 +366,7 @@ class Environment:
     def snapshots(self) -> set[int]:
         """LMDB's numbers of the transactions that readers of this process look at."""
         with self._lock:
-            return {one.raw.id() for one in self._live if one.raw is not None}
+            return {one.raw.id() for one in self._live if one.raw is not None and not one.writes}
 
     # -- exchanging the file -------------------------------------------------------------------------------------------
 

@@ -26,14 +26,16 @@ class Handle:
 class Transaction:
     """One transaction. `raw` is None before it began, once it has ended, and in a forked child.
 
+    writes: then only its own thread may look at `raw`, which it ends outside of the gate.
     thread: the one that began it, and for a reader, which may change hands, the one that used it last.
     """
 
-    __slots__ = ("cursors", "handle", "raw", "thread")
+    __slots__ = ("cursors", "handle", "raw", "thread", "writes")
 
     def __init__(self, handle: Handle) -> None:
         self.handle = handle
         self.thread = threading.get_ident()
+        self.writes = False
         self.raw: lmdb.Transaction[memoryview] | None = None
         self.cursors: set[lmdb.Cursor[memoryview]] = set()
 

@@ -28,6 +28,20 @@ def in_thread(work):
         return pool.submit(work).result(60)
 
 
+def test_who_looks_at_the_snapshots_while_another_thread_ends_a_write_transaction_sees_none_of_that(store, monkeypatch):
+    environment, seen = store._environment, []
+    ends = environment._end_write
+
+    def ending(transaction):
+        seen.append(in_thread(environment.snapshots))
+        ends(transaction)
+
+    monkeypatch.setattr(environment, "_end_write", ending)
+    with store.write(durable=True, room=None) as writer:
+        writer.put(Space.REF, b"key", b"value")
+    assert seen and not any(seen)
+
+
 def test_a_write_transaction_refuses_every_other_thread_and_is_none_the_worse_for_it(store):
     with store.write(durable=True, room=None) as writer:
         for use in (
