@@ -19,6 +19,7 @@ import lmdb
 
 from casckpt.errors import CorruptObjectError, StoreBusyError, StoreClosedError
 from casckpt.store import filesystem, openers
+from casckpt.store.datafile import way_out
 from casckpt.store.environment import Environment
 from casckpt.store.locks import FileLock
 from casckpt.store.opening import Wanted, acquire, release
@@ -26,6 +27,7 @@ from casckpt.store.protocol import (
     MAX_KEY,
     BackupReport,
     CompactReport,
+    HeldBack,
     Pages,
     Progress,
     Space,
@@ -33,6 +35,7 @@ from casckpt.store.protocol import (
     StoreSize,
     no_progress,
 )
+from casckpt.store.runs import has_own_pages, problem_of
 from casckpt.store.transaction import Handle, Transaction
 from casckpt.store.writeback import early_writeback
 
@@ -106,10 +109,9 @@ class LmdbReader:
         """What may be handed out of a view into the map."""
         return value
 
-    def _damaged(self, error: lmdb.Error) -> CorruptObjectError:
-        return CorruptObjectError(
-            f"{self._environment.path}: its database is damaged: {error}", remedy="restore the store from a backup"
-        )
+    def _damaged(self, error: lmdb.Error | str) -> CorruptObjectError:
+        path = self._environment.path
+        return CorruptObjectError(f"{path}: its database is damaged: {error}", remedy=way_out(path))
 
     def _view(self, space: Space, key: bytes) -> memoryview | None:
         try:
@@ -216,6 +218,8 @@ class LmdbWriter(LmdbReader):
         super().__init__(environment, handle)
         self._durable = durable
         self._room = room
+        self._written: set[tuple[Space, bytes]] = set()  # values with pages of their own, that are not in the file yet
+        self._is_examined = False
 
     def _begin(self) -> None:
         """Nothing yet: its `with` block begins it."""
@@ -236,7 +240,11 @@ class LmdbWriter(LmdbReader):
             raise ValueError(f"a key is 1 to {MAX_KEY} bytes long, not {len(key)}")
         raw, transaction = self._raw(), self._transaction
         assert transaction is not None
+        if overwrite:
+            self._check_freed(space, key)
         self._changes += 1
+        if has_own_pages(len(key), memoryview(value).nbytes, self._environment.page_size):
+            self._written.add((space, key))
         with self._environment.writing(transaction):
             return raw.put(key, value, overwrite=overwrite, db=self._databases[space])
 
@@ -246,9 +254,31 @@ class LmdbWriter(LmdbReader):
             return False
         raw, transaction = self._raw(), self._transaction
         assert transaction is not None
+        self._check_freed(space, key)
         self._changes += 1
         with self._environment.writing(transaction):
             return raw.delete(key, db=self._databases[space])
+
+    def _check_freed(self, space: Space, key: bytes) -> None:
+        """Raise if LMDB, which is about to free the value under a key, would free pages that are not its own.
+
+        Raises:
+            CorruptObjectError
+        """
+        value = self._view(space, key)
+        page_size = self._environment.page_size
+        if value is None or not has_own_pages(len(key), len(value), page_size) or (space, key) in self._written:
+            return
+        data = self._environment.path / "data.mdb"
+        problem = problem_of(data, value, page_size, self._environment.end // page_size - 1)
+        if problem is None and not self._is_examined:
+            from casckpt.store.pages import check_pages  # here, since few need it
+
+            found = check_pages(data, self._raw().id() - 1, values=True)
+            problem = found.faults[0].problem if found is not None and found.faults else ""
+            self._is_examined = True
+        if problem:
+            raise self._damaged(f"{problem} ({space.name.lower()} {key[:32].hex()})")
 
     def close(self) -> None:
         """End the transaction, and what it did. Twice is once; in a forked child it does nothing."""
@@ -352,6 +382,14 @@ class LmdbStore:
             free=max(0, total - used) * page,
             reserve=max(0, file - total * page),
         )
+
+    def held_back(self) -> HeldBack | None:
+        """What the oldest snapshot that somebody reads keeps from being used again; clears what the dead left."""
+        from casckpt.store.readers import held_back  # here, since few need it
+
+        with self.read() as reader:
+            mine = self._environment.snapshots()
+            return held_back(Path(self.path), self._environment.raw, reader._raw().id(), mine)
 
     def check_pages(self, *, values: bool) -> Pages:
         """Look at every page of the file by plain reads, as one transaction left it; others may write meanwhile."""

@@ -152,6 +152,9 @@ class MemoryStore:
         used = sum(len(key) + len(value) for held in self._contents.values() for key, value in held.items())
         return StoreSize(file=used, used=used, free=0)
 
+    def held_back(self) -> None:
+        return None
+
     def check_pages(self, *, values: bool) -> None:
         return None
 

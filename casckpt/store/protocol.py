@@ -72,6 +72,19 @@ class StoreSize:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldBack:
+    """Free pages that nothing can be written into yet, because somebody still reads a snapshot from before they were
+    free.
+
+    bytes: of those pages. changes: transactions since that snapshot. holder: a line: the process that reads it.
+    """
+
+    bytes: int
+    changes: int
+    holder: str
+
+
+@dataclass(frozen=True, slots=True)
 class TreePages:
     """Pages and entries of one B-tree; overflow: pages of values that have pages of their own."""
 
@@ -230,6 +243,12 @@ class Store(Protocol):
 
     def size(self) -> StoreSize:
         """How large the file is, and how much of it is in use."""
+
+    def held_back(self) -> HeldBack | None:
+        """What the oldest snapshot that somebody reads keeps from being used again; None where nothing is.
+
+        What dead processes held is given free first.
+        """
 
     def check_pages(self, *, values: bool) -> Pages | None:
         """Look at every page of the file by plain reads; None where there is no file. Others may write meanwhile.
