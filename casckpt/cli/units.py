@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
 
+from casckpt.limits import MIB
+
+if TYPE_CHECKING:
+    from casckpt.store.protocol import HeldBack
+
+# What a save or load beside us may hold back for its moment is not worth a word.
+_HELD: Final = MIB
 SHORT_ID = 8
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _AGES = ((365 * 86400, "y"), (7 * 86400, "w"), (86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
@@ -25,6 +33,16 @@ def human_bytes(count: int) -> str:
 def human_reserve(size: int) -> str:
     """What is said behind a file's size of the room that it has in reserve: ", 3.96 MiB in reserve"."""
     return f", {human_bytes(size)} in reserve" if size else ""
+
+
+def human_held(held: HeldBack | None) -> str:
+    """What is said of free pages that cannot be used again yet; nothing where they are few, as beside any save."""
+    if held is None or held.bytes < _HELD:
+        return ""
+    return (
+        f"{human_bytes(held.bytes)} of what is free cannot be used before {printable(held.holder)} has done: "
+        f"it reads what was there {human_count(held.changes, 'change')} ago"
+    )
 
 
 def human_age(when: datetime, now: datetime | None = None) -> str:

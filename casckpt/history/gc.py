@@ -25,7 +25,7 @@ from casckpt.history.records import Mark, add_mark, get_mark, move_gc_epoch, ref
 from casckpt.history.walk import Live, reach, reach_commits, roots
 from casckpt.limits import DEPTHS, GC_LOCK_HELD, GC_REST, WRITE_BATCH
 from casckpt.objects.ids import IdScheme
-from casckpt.store.protocol import Progress, Reader, Space, Store, Writer, no_progress
+from casckpt.store.protocol import HeldBack, Progress, Reader, Space, Store, Writer, no_progress
 
 if TYPE_CHECKING:
     from casckpt.history.lineage import Placed
@@ -47,7 +47,7 @@ class GcReport:
     commits, trees, nodes, chunks: deleted; bytes: of their frames. reencoded_chunks: live ones that were stored as
     deltas of dead ones; reencoded_before, reencoded_after: bytes of their frames. kept_bases: dead chunks that stay,
     because something is stored as a delta of them that could not be re-encoded: it is damaged, there was no room, or a
-    save has just put it.
+    save has just put it. held: what of the free pages of the file cannot be used again yet, and why.
     """
 
     dry_run: bool
@@ -62,6 +62,7 @@ class GcReport:
     reencoded_before: int = 0
     reencoded_after: int = 0
     kept_bases: int = 0
+    held: HeldBack | None = None
 
     @property
     def freed(self) -> int:
@@ -106,6 +107,7 @@ def collect(store: Store, scheme: IdScheme, *, dry_run: bool = False, progress: 
             kept = len(left) // size
             sweep.finish()
             freed = sweep.freed
+        held = store.held_back()
     return GcReport(
         dry_run=dry_run,
         commits=counts[Space.COMMIT],
@@ -119,6 +121,7 @@ def collect(store: Store, scheme: IdScheme, *, dry_run: bool = False, progress: 
         reencoded_before=0 if recoded is None else recoded.before,
         reencoded_after=0 if recoded is None else recoded.after,
         kept_bases=kept,
+        held=held,
     )
 
 

@@ -8,7 +8,7 @@ from casckpt.history.fetch import Objects
 from casckpt.history.records import BRANCH, TAG, all_refs, get_figures, get_mark
 from casckpt.history.walk import Live, reach_commits, roots
 from casckpt.objects.ids import IdScheme
-from casckpt.store.protocol import Space, Store, StoreSize
+from casckpt.store.protocol import HeldBack, Space, Store, StoreSize
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,8 @@ class Stats:
 
     commits: in the log; pruned: of these, without state. logical: bytes of the states of all commits that are kept, as
     full files would take them (a part that was released since is counted as it was). stored: bytes of the frames of all
-    objects; stored_by_kind: of "chunks", "nodes", "trees" and "commits". size: of the file.
+    objects; stored_by_kind: of "chunks", "nodes", "trees" and "commits". size: of the file. held: what of its
+    free pages cannot be used again yet, and why.
     """
 
     commits: int
@@ -31,6 +32,7 @@ class Stats:
     stored: int
     stored_by_kind: dict[str, int]
     size: StoreSize
+    held: HeldBack | None = None
 
     @property
     def saved(self) -> float:
@@ -40,6 +42,7 @@ class Stats:
 
 def stats(store: Store, scheme: IdScheme) -> Stats:
     """Count a store."""
+    held = store.held_back()
     with store.read() as reader:
         live = Live()
         reach_commits(Objects(reader, scheme), roots(reader), live)
@@ -67,4 +70,5 @@ def stats(store: Store, scheme: IdScheme) -> Stats:
             stored=sum(by_kind.values()),
             stored_by_kind=by_kind,
             size=store.size(),
+            held=held,
         )

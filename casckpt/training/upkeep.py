@@ -19,6 +19,7 @@ from casckpt.errors import (
 )
 from casckpt.history.retention import Keep
 from casckpt.limits import COMPACT_LEAST
+from casckpt.store.protocol import HeldBack
 from casckpt.tensors.repository import Repository
 
 # Of the time that training has taken so far, gc and compact may have had this share when another one begins.
@@ -65,6 +66,7 @@ class Upkeep:
         """Whether the file is being rewritten, for which commits wait."""
         self.notes: deque[str] = deque()
         """What went wrong without harm, to be taken from here."""
+        self._told: set[str] = set()  # who is known to hold something back
         self._refused = -COMPACT_LEAST  # bytes that were free in the file when the disk last had no room for a new one
         self._clock = clock
         self._began = clock()
@@ -89,11 +91,21 @@ class Upkeep:
         if self._garbage and self._has_time():
             # what somebody else collects is collected, and what is left after a stop is taken up by the next round
             with self._timed(), contextlib.suppress(StoreBusyError, _StoppedError):
-                self._repo.gc(progress=self._go_on)
+                held = self._repo.gc(progress=self._go_on).held
                 self._garbage = False
+                self._tell_of(held)
         if self._compact_above is not None and self._has_time():
             with self._timed(), contextlib.suppress(StoreBusyError):  # it is tried again after the next commit
                 self._compact(self._compact_above)
+
+    def _tell_of(self, held: HeldBack | None) -> None:
+        """Say once of each process that it keeps free pages from use: else nobody would know why the file grows."""
+        if held is not None and held.bytes >= COMPACT_LEAST and held.holder not in (*self._told, "this process"):
+            self._told.add(held.holder)
+            self.notes.append(
+                f"the store's file may grow: {held.bytes >> 20} MiB that are free in it cannot be used before "
+                f"{held.holder} has done, which reads what was there {held.changes} changes ago"
+            )
 
     def _compact(self, above: float) -> None:
         size = self._repo.store.size()

@@ -11,7 +11,7 @@ from casckpt.cli import document
 from casckpt.cli.options import common_options, dry_run_option
 from casckpt.cli.progress import Watch
 from casckpt.cli.session import Session
-from casckpt.cli.units import human_bytes, human_count
+from casckpt.cli.units import human_bytes, human_count, human_held
 
 if TYPE_CHECKING:
     from casckpt.history.gc import GcReport
@@ -77,6 +77,8 @@ def print_report(report: GcReport) -> None:
         if count
     ]
     live = human_count(report.live_chunks, "chunk")
+    if held := human_held(report.held):
+        click.echo(f"note: {held}", err=True)
     if not (counts or report.reencoded_chunks or report.kept_bases):
         click.echo(f"nothing to collect; {live} live ({report.seconds:.1f} s)")
         return

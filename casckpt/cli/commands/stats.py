@@ -12,7 +12,7 @@ from casckpt.cli import codecs, document
 from casckpt.cli.options import common_options, limit_option
 from casckpt.cli.progress import Watch
 from casckpt.cli.session import Session
-from casckpt.cli.units import first_line, human_bytes, human_count, human_reserve, short
+from casckpt.cli.units import first_line, human_bytes, human_count, human_held, human_reserve, short
 
 if TYPE_CHECKING:
     from casckpt.history.codec_stats import CodecStats
@@ -82,6 +82,7 @@ def _print(path: str, found: Stats) -> None:
                 f"{human_bytes(found.size.file)}: {human_bytes(found.size.free)} of it free for what comes"
                 + human_reserve(found.size.reserve),
             ),
+            ("held back", human_held(found.held)),
         ]
     )
     click.echo()

@@ -14,12 +14,21 @@ from casckpt.cli import document
 from casckpt.cli.codecs import MODES
 from casckpt.cli.options import common_options
 from casckpt.cli.session import Session
-from casckpt.cli.units import first_line, human_age, human_bytes, human_count, human_reserve, printable, short
+from casckpt.cli.units import (
+    first_line,
+    human_age,
+    human_bytes,
+    human_count,
+    human_held,
+    human_reserve,
+    printable,
+    short,
+)
 
 if TYPE_CHECKING:
     from casckpt.history.commits import Commit
     from casckpt.history.repository import History
-    from casckpt.store.protocol import StoreFormat, StoreSize
+    from casckpt.store.protocol import HeldBack, StoreFormat, StoreSize
 
 # compact is offered where so much of the file is free, and so many bytes.
 _FREE_SHARE: Final = 0.25
@@ -41,6 +50,7 @@ class Status:
     branches: int
     tags: int
     size: StoreSize
+    held: HeldBack | None
     openers: tuple[str, ...]
     maintenance: str | None
     settings: StoreFormat
@@ -87,6 +97,7 @@ def _look(history: History) -> Status:
         branches=sum(ref.kind == "branch" for ref in refs),
         tags=sum(ref.kind == "tag" for ref in refs),
         size=history.store.size(),
+        held=history.store.held_back(),
         openers=_others(history.store.openers()),
         maintenance=_maintenance(Path(history.path)),
         settings=history.store.format,
@@ -117,6 +128,7 @@ def _fields(found: Status) -> dict[str, object]:
         "branches": found.branches,
         "tags": found.tags,
         "size": asdict(found.size),
+        "held": None if found.held is None else asdict(found.held),
         "compact_pays": found.compact_pays,
         "openers": found.openers,
         "maintenance": found.maintenance,
@@ -148,6 +160,7 @@ def _print(found: Status) -> None:
                 f"{human_bytes(size.file)}: {human_bytes(size.free)} ({size.free / max(1, size.file):.0%}) of it free"
                 f"{human_reserve(size.reserve)}{hint}",
             ),
+            ("held back", human_held(found.held)),
             ("open in", "\n".join(map(printable, found.openers)) or "no other process"),
             (
                 "under way",
