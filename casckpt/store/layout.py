@@ -62,7 +62,10 @@ class Head:
 
 
 def read_head(data: bytes) -> Head:
-    """The head at the beginning of `data`.
+    """The head at the beginning of `data`. Where its trees lead is for those who follow them to check.
+
+    After a failed write of a head LMDB writes the number of the former transaction over that of the failed one, and
+    leaves the trees: so the earlier of two good heads may lead to pages that there never were.
 
     Raises:
         NotAStoreError: this is no LMDB file, or one of another version.
@@ -83,18 +86,23 @@ def read_head(data: bytes) -> Head:
         raise UnreadableError("trees of another kind than ours")
     if last_page >= MAP_SIZE // page_size:
         raise UnreadableError(f"{last_page + 1} pages")
-    return Head(page_size, last_page, transaction, read_tree(free, last_page), read_tree(main, last_page))
+    return Head(page_size, last_page, transaction, _tree(free), _tree(main))
 
 
 def read_tree(record: bytes, last_page: int) -> Tree:
-    """The root of a tree, as a head or the main tree holds it.
+    """The root of a tree, as the main tree holds it.
 
     Raises:
         UnreadableError: it leads out of the file.
     """
+    tree = _tree(record)
+    if tree.depth > MAX_DEPTH or not (tree.root == EMPTY or 2 <= tree.root <= last_page):
+        raise UnreadableError(f"a tree whose root is page {tree.root}, of {last_page + 1}")
+    return tree
+
+
+def _tree(record: bytes) -> Tree:
     _, _, depth, branches, leaves, overflow, entries, root = TREE.unpack(record)
-    if depth > MAX_DEPTH or not (root == EMPTY or 2 <= root <= last_page):
-        raise UnreadableError(f"a tree whose root is page {root}, of {last_page + 1}")
     return Tree(root, entries, depth, branches, leaves, overflow)
 
 

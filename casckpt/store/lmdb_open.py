@@ -49,7 +49,7 @@ def open_lmdb(path: Path, format: StoreFormat, *, lock: bool = True) -> lmdb.Env
                 if error.code == errno.ENOMEM and size // 2 >= max(MIN_MAP_SIZE, file_size):
                     size //= 2  # other maps have taken the address space
                     continue
-                raise _open_error(path, error) from error
+                raise open_error(path, error) from error
 
 
 def _lmdb_environment(path: Path, map_size: int, lock: bool) -> lmdb.Environment:
@@ -68,7 +68,8 @@ def _lmdb_environment(path: Path, map_size: int, lock: bool) -> lmdb.Environment
     )
 
 
-def _open_error(path: Path, error: lmdb.Error) -> StoreError:
+def open_error(path: Path, error: lmdb.Error) -> StoreError:
+    """What is told where LMDB cannot open or make the file of the store at `path`."""
     store = str(path)
     holders = tuple(openers.describe(one) for one in openers.live(path))
     if error.code in (errno.EAGAIN, errno.EACCES):

@@ -37,7 +37,7 @@ from casckpt.store.format import (
     new_format,
 )
 from casckpt.store.lmdb_lock import LOCK, refuse_locked, refuse_lost_lock
-from casckpt.store.lmdb_open import MAX_READERS, open_lmdb
+from casckpt.store.lmdb_open import MAX_READERS, open_error, open_lmdb
 from casckpt.store.locks import FileLock
 from casckpt.store.mark import Mark, read_mark, reset_mark
 from casckpt.store.protocol import PageFault, Space, StoreFormat
@@ -361,6 +361,8 @@ def _create(path: Path, format: StoreFormat) -> None:
                 transaction.put(COUNTER_KEY, (1).to_bytes(8, "big"), db=databases[Space.META])
             raw.sync(True)
         (beside / _DATA).rename(path / _DATA)
+    except lmdb.Error as error:  # no write of it went through, or no sync
+        raise open_error(path, error) from error
     finally:
         _clear(beside)
     filesystem.sync_folder(path)

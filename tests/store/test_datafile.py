@@ -177,6 +177,26 @@ def test_flipped_bits_in_the_heads_never_roll_history_back_in_silence(tmp_path):
     assert set(seen) <= {"opened", "HistoryLostError", "NotAStoreError", "CorruptObjectError", "TruncatedStoreError"}
 
 
+def test_a_head_that_a_failed_write_left_half_changed_keeps_nobody_from_opening(tmp_path):
+    """LMDB puts the former number and last page back over a head that it could not write, and leaves its trees."""
+    path = tmp_path / "store"
+    fill(path)
+    data = path / "data.mdb"
+    whole = bytearray(data.read_bytes())
+    numbers = [layout.read_head(bytes(whole[at : at + layout.HEAD_SIZE])).transaction for at in (0, PAGE)]
+    earlier = numbers.index(min(numbers)) * PAGE + layout.PAGE.size + 24
+    for tree in (0, layout.TREE.size):
+        struct.pack_into("=Q", whole, earlier + tree + layout.TREE.size - 8, len(whole) // PAGE + 7)
+    data.write_bytes(bytes(whole))
+    assert look_into(data).format is not None
+    store = open_store(path)
+    assert not store.check_pages(values=True).faults
+    with store.write(durable=True, room=None) as writer:
+        writer.put(Space.REF, b"key", b"value")
+    store.close()
+    open_store(path).close()
+
+
 def head_of(path):
     data = (path / "data.mdb").read_bytes()
     return max((layout.read_head(data[at : at + layout.HEAD_SIZE]) for at in (0, PAGE)), key=lambda h: h.transaction)
