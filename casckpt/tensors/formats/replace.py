@@ -167,6 +167,7 @@ def _put(part: Path, target: Path, overwrite: bool) -> None:
         return
     try:
         target.hardlink_to(part)  # unlike a rename it never replaces what came there meanwhile
+        part.unlink()  # before the folder is synced, or a loss of power would bring that name back
     except FileExistsError as error:
         raise already_there(target) from error
     except OSError as error:

@@ -9,6 +9,7 @@ from typing import Any
 
 from casckpt.errors import ExportError
 from casckpt.limits import DEFAULT_SHARD_SIZE
+from casckpt.store.filesystem import sync_parent
 from casckpt.tensors.flatten import flatten
 from casckpt.tensors.formats import npz_file, safetensors_file
 from casckpt.tensors.formats.packing import Packed, pack
@@ -21,7 +22,7 @@ from casckpt.tensors.formats.pretrained import (
     write_weights,
 )
 from casckpt.tensors.formats.recognise import FORMATS, format_of_name
-from casckpt.tensors.formats.replace import Progress, check_target, written
+from casckpt.tensors.formats.replace import Progress, check_target, typed, written
 from casckpt.tensors.formats.torch_write import write_torch
 from casckpt.tensors.shards import INDEX
 
@@ -107,8 +108,10 @@ def _write_safetensors(
                     remedy="choose another name, or export a whole folder by format='pretrained'",
                 )
     made = write_weights(target.parent, packed, plan, target.name, progress, overwrite=overwrite)
-    if len(plan) > 1 and overwrite:
-        target.unlink(missing_ok=True)  # readers would take the old file for the weights
+    if len(plan) > 1 and overwrite and target.exists():
+        with typed(target):
+            target.unlink(missing_ok=True)  # readers would take the old file for the weights
+            sync_parent(target.parent)
     return _report(target.parent, made, packed)
 
 
