@@ -1,4 +1,4 @@
-"""`casckpt fsck`: check a store, and say of each thing that is wrong what it hurts and what to do."""
+"""`casckpt fsck`: check a store, say of each thing that is wrong what it hurts and what to do; heal it by another."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from casckpt.cli import document
-from casckpt.cli.options import common_options
+from casckpt.cli.options import common_options, dry_run_option
 from casckpt.cli.progress import Watch
 from casckpt.cli.session import Session
 from casckpt.cli.units import human_bytes, human_count, printable, short
@@ -50,27 +50,53 @@ def _subset(ctx: click.Context, option: click.Parameter, text: str | None) -> st
     is_flag=True,
     help="Where acknowledged changes are missing, forget that they were acknowledged, and go on from what is there.",
 )
+@click.option(
+    "--repair-from",
+    metavar="OTHER",
+    help="Fetch what is bad or missing from another store that has it, such as --repair-from backups/friday.",
+)
+@dry_run_option
 @common_options
 @click.pass_obj
-def command(session: Session, read_data: bool, read_data_subset: str | None, accept_loss: bool) -> None:
+def command(
+    session: Session,
+    read_data: bool,
+    read_data_subset: str | None,
+    accept_loss: bool,
+    repair_from: str | None,
+    dry_run: bool,
+) -> None:
     """Check every page of the database, every commit, tree and record, and that every chunk is there.
 
-    Others may go on reading and writing; nothing is changed. The exit code is 0 where there is no error, whatever
-    warnings there are, and 10 where there is one; a store that cannot be opened gives the code of that error.
+    Others may go on reading and writing; nothing is changed, but by --repair-from, which fetches what is bad or missing
+    from a backup, say, and checks again. The exit code is 0 where there is no error, whatever warnings there are, and
+    10 where there is one; a store that cannot be opened gives the code of that error.
 
     \b
     casckpt fsck
     casckpt fsck --read-data
     casckpt fsck --read-data-subset 1/7     on Mondays; 2/7 on Tuesdays ...
+    casckpt fsck --repair-from backups/friday
     """
+    if dry_run and repair_from is None:
+        raise click.UsageError("--dry-run goes with --repair-from; a check changes nothing")
+    if repair_from is not None and (read_data_subset is not None or accept_loss):
+        raise click.UsageError(
+            "--repair-from reads all data; it goes with neither --read-data-subset nor --accept-loss"
+        )
     if read_data and read_data_subset is not None:
         raise click.UsageError("--read-data reads all; it does not go with --read-data-subset")
     path = str(Path(session.store_path()).expanduser().resolve())
+    if repair_from is not None:
+        from casckpt.cli.repairing import repair
+
+        repair(session, path, repair_from, dry_run)
+        return
     report, code = _check(session, path, read_data, read_data_subset, accept_loss)
     if session.json:
         document.write({"path": path, "ok": report.ok, **asdict(report)})
     else:
-        _print(path, report)
+        print_report(path, report)
     if code:
         raise click.exceptions.Exit(code)
 
@@ -116,7 +142,7 @@ def _open(session: Session, path: str, accept_loss: bool) -> tuple[Store, str]:
 # -- for people --------------------------------------------------------------------------------------------------------
 
 
-def _print(path: str, report: FsckReport) -> None:
+def print_report(path: str, report: FsckReport) -> None:
     from casckpt.cli.console import print_fields
     from casckpt.history.fsck.findings import SEVERITIES
 

@@ -38,8 +38,8 @@ _SHOWN: Final = 10
 @json_option
 @click.pass_obj
 def command(session: Session, source: str, destination: str, others: tuple[str, ...], dry_run: bool) -> None:
-    """Make a new store in the folder DST, which must be empty or not there yet, of whatever can still be had out of SRC:
-    a store that cannot be opened or is damaged, or its data file.
+    """Make a new store in the folder DST, which must be empty or not there yet, of what can still be had out of SRC: a
+    store that cannot be opened or is damaged, or its data file.
 
     SRC is read only, and nobody may have it open. Nothing in it is trusted but what proves itself by its hash; every
     commit that is whole comes back, with its own id. Those to which no branch or tag leads any more come back as

@@ -31,13 +31,19 @@ class Sort:
     remedy: str
 
 
-_BACKUP = "Restore the store from a backup."
-_STOP = "Stop writing to the store, export what can still be loaded, and restore it from a backup."
-_ELSEWHERE = (
-    "Load another commit, or the parts that are not hurt. Restore the store from a backup, or release the commits that "
-    "are hurt with `casckpt prune`."
+_BACKUP = "Restore the store from a backup, or make a new one of what it still holds: `casckpt salvage`."
+_STOP = (
+    "Stop writing to the store. Restore it from a backup, or make a new one of what it still holds: `casckpt salvage`, "
+    "`--with` the backup."
 )
-_LINE = "Restore the store from a backup. Commits that do not lead here can still be loaded and exported."
+_ELSEWHERE = (
+    "Fetch it from a backup: `casckpt fsck --repair-from`. Or load another commit, or the parts that are not hurt, or "
+    "make a new store of all that is whole: `casckpt salvage`."
+)
+_LINE = (
+    "Fetch it from a backup: `casckpt fsck --repair-from`. Or make a new store without it: `casckpt salvage`. Commits "
+    "that do not lead here can still be loaded and exported."
+)
 
 SORTS: Final[dict[str, Sort]] = {
     # -- opening: the kinds of the errors that opening a store raises
@@ -81,8 +87,8 @@ SORTS: Final[dict[str, Sort]] = {
     "dangling-ref": Sort(
         "error",
         "A branch or tag leads to a commit that is not there.",
-        "Find where it was with `casckpt reflog`. Delete it (`casckpt branch --delete`, `casckpt tag --delete`) or "
-        "restore the store from a backup.",
+        "Fetch the commit from a backup: `casckpt fsck --repair-from`. Or find where it was with `casckpt reflog`, and "
+        "delete it: `casckpt branch --delete`, `casckpt tag --delete`.",
     ),
     "ref-at-pruned-commit": Sort(
         "info", "A branch or tag is at a commit whose state is no longer kept.", "Nothing, or move or delete it."
@@ -94,7 +100,7 @@ SORTS: Final[dict[str, Sort]] = {
     "dangling-reflog-entry": Sort(
         "error",
         "A move in the reflog leads to a commit that is not there; gc refuses to run.",
-        "Expire it with `casckpt reflog --expire`, or restore the store from a backup.",
+        "Fetch the commit from a backup: `casckpt fsck --repair-from`. Or expire it: `casckpt reflog --expire`.",
     ),
     "ref-against-reflog": Sort(
         "warning",
@@ -128,7 +134,7 @@ SORTS: Final[dict[str, Sort]] = {
     "missing-base-record": Sort(
         "error",
         "It is not recorded what a chunk is a delta of, so that gc could delete what it needs.",
-        "Run no gc and no prune. Restore the store from a backup, or export what can still be loaded.",
+        "Run no gc and no prune. Have it mended: `casckpt fsck --repair-from` a backup, or `casckpt salvage`.",
     ),
     "stray-base-record": Sort(
         "warning",
