@@ -6,8 +6,9 @@ Each is read and written here and nowhere else. All of them change only inside t
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, TypeVar
 
 import msgspec
@@ -185,8 +186,20 @@ def check_not_pruned(reader: Reader, commit: bytes) -> None:
         )
 
 
+@lru_cache(maxsize=256)  # a reflog has many moves of few refs
+def _check_ref(ref: str) -> None:
+    kind, slash, name = ref.partition("/")
+    try:
+        if kind + slash not in (BRANCH, TAG):
+            raise CorruptObjectError(f"a reflog entry of {ref!r}, which is neither a branch nor a tag")
+        check_stored_ref_name(name)
+    except InvalidRefNameError as error:
+        raise CorruptObjectError(f"a reflog entry cannot be read: {error}") from error
+
+
 def _move(key: bytes, raw: memoryview) -> Move:
     when, ref, old, new, action = _decode(raw, tuple[int, str, bytes | None, bytes | None, str], "a reflog entry")
+    _check_ref(ref)
     return Move(int.from_bytes(key, "big"), when, ref, old, new, action)
 
 
@@ -200,6 +213,19 @@ def moves_back(reader: Reader) -> Iterator[Move]:
     """The reflog, newest first."""
     for key, raw in reader.items(Space.REFLOG, reverse=True):
         yield _move(key, raw)
+
+
+def older(moves: Iterable[Move], limit: float, now: float) -> Iterator[Move]:
+    """Of the reflog, oldest first, what is from before `limit`; both times in seconds.
+
+    The order of moves is known, the clock may have been set. So what follows a younger one counts as younger, whatever
+    its date. One that is dated later than now says nothing of those after it, and stays.
+    """
+    for move in moves:
+        if limit <= move.time / 1e9 <= now:
+            return
+        if move.time / 1e9 < limit:
+            yield move
 
 
 def expire_moves(writer: Writer, seqs: list[int]) -> None:

@@ -30,7 +30,8 @@ from casckpt.history.records import (
     get_mark,
     get_ref,
     move_ref,
-    moves_back,
+    moves_since,
+    older,
     set_head,
 )
 from casckpt.history.refs import Ref, ReflogEntry, list_moves, list_refs
@@ -384,17 +385,16 @@ class History(Maintained):
     ) -> int:
         """Forget moves, so that gc may take what only they remember; returns how many.
 
-        older_than: only moves longer ago than that; None: all. branch: only of this one; None: of every branch and tag.
+        older_than: only moves longer ago than that; None: all. What came after a younger one is younger, whatever date
+        a clock that was set back has given it. branch: only of this one; None: of every branch and tag.
         dry_run: only count them.
         """
-        limit = None if older_than is None else (datetime.now(UTC) - older_than).timestamp() * 1e9
+        now = datetime.now(UTC)
 
         def find(reader: Reader) -> list[int]:
-            return [
-                move.seq
-                for move in moves_back(reader)
-                if (limit is None or move.time < limit) and (branch is None or move.ref == BRANCH + branch)
-            ]
+            moves = moves_since(reader, 0)
+            gone = moves if older_than is None else older(moves, (now - older_than).timestamp(), now.timestamp())
+            return [move.seq for move in gone if branch is None or move.ref == BRANCH + branch]
 
         if dry_run:
             with self.store.read() as reader:

@@ -33,7 +33,8 @@ class Keep:
 
     last: the newest n commits of each line. first: the oldest n.
     every_steps: the first commit in each bucket of so many steps (commits without a step are in none).
-    every: the first commit in each span of time, as a timedelta or as text: "30min", "6h", "1d", "1w".
+    every: the first commit in each span of time, as a timedelta or as text: "30min", "6h", "1d", "1w". Where the clock
+        was set back, spans begin anew.
     best: metric -> (mode, n): the n commits with the smallest ("min") or largest ("max") value; nan never counts, and
         of equal ones the earlier is better.
     tags: True keeps every tagged commit, which is also what happens when it is not given; False keeps none; or globs
@@ -136,7 +137,7 @@ def decide(keep: Keep, line: Sequence[Candidate]) -> dict[bytes, list[str]]:
         for candidate in _firsts(with_step, [(c.commit.step or 0) // keep.every_steps for c in with_step]):
             keeps(candidate, f"every {keep.every_steps} steps")
     if keep.every is not None:
-        for candidate in _firsts(line, [int(c.commit.time / 1e9 // keep.span) for c in line]):
+        for candidate in _run_firsts(line, [int(c.commit.time / 1e9 // keep.span) for c in line]):
             keeps(candidate, f"every {keep.every}")
     for metric, (mode, count) in keep.best.items():
         for place, candidate in enumerate(_best(line, metric, mode)[:count], 1):
@@ -157,6 +158,19 @@ def _firsts(line: Sequence[Candidate], buckets: Sequence[int]) -> list[Candidate
     for candidate, bucket in zip(line, buckets, strict=True):
         oldest[bucket] = candidate
     return list(oldest.values())
+
+
+def _run_firsts(line: Sequence[Candidate], buckets: Sequence[int]) -> list[Candidate]:
+    """The oldest of each run of one bucket; `line` is newest first.
+
+    A clock that is set back comes to the same span again. What is committed then is newer than what was kept of that
+    span before, and must not be dropped for it.
+    """
+    return [
+        candidate
+        for number, candidate in enumerate(line)
+        if number + 1 == len(line) or buckets[number + 1] != buckets[number]
+    ]
 
 
 def _best(line: Sequence[Candidate], metric: str, mode: str) -> list[Candidate]:

@@ -17,13 +17,13 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from casckpt.errors import AmbiguousRevisionError, UnknownRevisionError
+from casckpt.errors import AmbiguousRevisionError, CorruptObjectError, UnknownRevisionError
 from casckpt.history.commits import CommitReader
 from casckpt.history.records import BRANCH, TAG, get_mark, get_ref, moves_back
 from casckpt.limits import MIN_ID_PREFIX
 from casckpt.store.protocol import Space
 
-_SUFFIX: Final = re.compile(r"(?P<base>.*?)(?P<steps>(?:~\d{0,9}|\^)*)", re.DOTALL)
+_STEPS_BACKWARDS: Final = re.compile(r"(?:\d{0,9}~|\^)*")
 _STEP: Final = re.compile(r"~(\d{0,9})|\^")
 _MOVED: Final = re.compile(r"(?P<branch>.*)@\{(?P<moves>\d{1,9})\}", re.DOTALL)
 _HEX: Final = re.compile(r"[0-9a-f]+")
@@ -48,10 +48,12 @@ class Resolver:
         Raises:
             UnknownRevisionError, AmbiguousRevisionError
         """
-        found = _SUFFIX.fullmatch(revision)
+        found = _STEPS_BACKWARDS.match(revision[::-1])  # from the front, each place would be tried
         assert found is not None  # the pattern takes any text
-        oid = self._base(found["base"], revision)
-        for step in _STEP.finditer(found["steps"]):
+        base = revision[: len(revision) - found.end()]
+        oid = self._base(base, revision)
+        seen = {oid}
+        for step in _STEP.finditer(revision, len(base)):
             back = int(step[1]) if step[1] else 1
             for _ in range(back):
                 parents = self._commits.stored(oid).parents
@@ -60,6 +62,9 @@ class Resolver:
                         f"{revision!r} goes back past the first commit", revision=revision, remedy=_LOOK
                     )
                 oid = parents[0]
+                if oid in seen:
+                    raise CorruptObjectError(f"commit {oid.hex()} is among its own ancestors")
+                seen.add(oid)
         return oid
 
     def _base(self, base: str, revision: str) -> bytes:
@@ -126,10 +131,13 @@ class Resolver:
                 raise UnknownRevisionError(f"there is no branch {name!r}", revision=revision, remedy=_LOOK)
             return now
         left = moves
+        at = now
         for move in moves_back(self._reader):
             if move.ref != ref:
                 continue
-            left -= 1
+            if move.new != at:  # what came in between was forgotten
+                break
+            left, at = left - 1, move.old
             if left == 0 and move.old is not None:
                 return move.old
         raise UnknownRevisionError(
