@@ -1,7 +1,7 @@
 """Files that appear whole or not at all: written under a temporary name beside their target, synced, then renamed.
 
 Whatever goes wrong, what was at the target before is untouched, and the temporary file is gone; only a process that is
-killed leaves it there, hidden, as `.NAME.….part`.
+killed, or a disk that no longer takes changes, leaves it there, hidden, as `.NAME.….part`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import errno
 import os
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -158,7 +158,8 @@ def written(target: Path, total: int, progress: Progress | None = None, *, overw
             _put(part, target, overwrite)
             sync_parent(target.parent)
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # which would hide what went wrong
+            part.unlink(missing_ok=True)
 
 
 def _put(part: Path, target: Path, overwrite: bool) -> None:

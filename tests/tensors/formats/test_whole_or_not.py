@@ -120,6 +120,22 @@ def test_whatever_fails_the_old_file_or_the_new_is_there_whole(
     assert fail_at > 5
 
 
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pt", "w.npz"])
+def test_a_disk_that_takes_no_changes_any_more_is_told_as_what_it_did_first(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any, **options: Any) -> Any:
+        raise OSError(errno.EIO, "Input/output error")
+
+    export(tmp_path, name, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(replace.os, "fsync", refuse)
+        patch.setattr(Path, "unlink", refuse)
+        with pytest.raises(ExportError, match="cannot be written"):
+            export(tmp_path, name, 2, overwrite=True)
+    assert number_in(tmp_path, name) == 1
+
+
 @pytest.mark.parametrize("name", TARGETS)
 def test_an_interrupt_at_any_progress_leaves_what_was_there(tmp_path: Path, name: str) -> None:
     export(tmp_path, name, 1)
