@@ -69,6 +69,7 @@ def _case(path: Path, model: Model, act: Act, n: int, what: int, times: int, cha
     story = Story(path, model)
     if act.name != "open":
         story.do(Act("open"))
+    story.make_way(act)
     faults = Faults()
     faults.arm(path.parent, n, what, times)
     error: CasckptError | None = None

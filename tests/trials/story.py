@@ -235,17 +235,21 @@ class Story:
         elif act.name == "repack":
             repo.repack(codec=act.codec)
         elif act.name == "backup":
-            if (copy_of(self.path) / "data.mdb").exists():  # what is unfinished is begun anew
-                gone = self.path.with_name(f"{self.path.name}.gone")
-                shutil.rmtree(gone, ignore_errors=True)
-                copy_of(self.path).rename(gone)
-                shutil.rmtree(gone)
+            self.make_way(act)
             repo.backup(copy_of(self.path))
         elif act.name == "export":
             repo.export(self._id(act.at), export_of(self.path), format="torch", overwrite=True)
         else:
             {"gc": repo.gc, "compact": repo.compact}[act.name]()
         return []
+
+    def make_way(self, act: Act) -> None:
+        """Take away what is in the way of an act: a backup that is whole. What is unfinished is begun anew."""
+        if act.name == "backup" and (copy_of(self.path) / "data.mdb").exists():
+            gone = self.path.with_name(f"{self.path.name}.gone")
+            shutil.rmtree(gone, ignore_errors=True)
+            copy_of(self.path).rename(gone)
+            shutil.rmtree(gone)
 
     def _id(self, step: int) -> str:
         return self.model.commits[step].id

@@ -63,6 +63,7 @@ def killed(path: Path, model: Model, act: Act, n: int, when: int) -> bool:
             story = Story(path, model, lambda line: os.write(writing, line))
             if act.name != "open":
                 story.do(Act("open"))
+            story.make_way(act)
             faults = Faults()
             faults.arm(path.parent, n, when)
             story.do(act)
