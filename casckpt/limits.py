@@ -34,13 +34,21 @@ SPILL_TREE: Final = 2 * KIB
 TREE_PAGE: Final = 32 * KIB
 # Levels of nesting in a state; Python's own recursion limit (1000) must never be met first.
 MAX_DEPTH: Final = 100
-# One node, tree page or commit. A node of 64 Mi chunk ids of 32 bytes is 2 GiB; LMDB values end at 4 GiB.
+# One frame's contents, whatever it is.
 MAX_OBJECT_BYTES: Final = 1 << 31
+# A storage node: 16 Mi chunk ids of 16 bytes. A tree object: pages are far shorter; a single key may be as long. Each
+# takes many times that memory once it is read, and zstd makes either out of a few kilobytes.
+MAX_NODE: Final = 256 * MIB
+MAX_TREE: Final = 16 * MIB
 MAX_DIMENSIONS: Final = 64
 # A size, stride or offset.
 MAX_EXTENT: Final = 1 << 62
 # Tree objects of one state: at some 32 KiB each, the trees of a state of tens of millions of tensors.
 MAX_STATE_TREES: Final = 1 << 18
+# Bytes of tree objects that stand in one state more than once: a few that refer to each other could stand for more than
+# there are atoms. Each counts as SPILL_TREE bytes at least. What they become in memory is a hundred times as long at
+# worst.
+MAX_REPEATED: Final = 64 * MIB
 
 # -- commits and refs --------------------------------------------------------------------------------------------------
 MAX_REF_NAME: Final = 200

@@ -8,8 +8,11 @@ from itertools import zip_longest
 
 from msgspec import structs
 
+from casckpt.errors import CorruptObjectError
 from casckpt.history.fetch import Objects
 from casckpt.history.listing import describe, dtype_name, is_long_list, kind_of, stored_bytes, whole_leaves
+from casckpt.limits import MAX_DEPTH
+from casckpt.objects.bounded import Bounded
 from casckpt.objects.node import NodeRef
 from casckpt.objects.paths import Globs, child, keys
 from casckpt.objects.tree import canonical, expand, shallow
@@ -97,12 +100,13 @@ class Side:
     def __init__(self, objects: Objects, root: Value) -> None:
         self.objects = objects
         self.root = root
+        self._tree = Bounded(objects.tree)
 
     def shallow(self, value: Value) -> Value:
-        return shallow(value, self.objects.tree)
+        return shallow(value, self._tree)
 
     def leaves(self, path: str, value: Value) -> Iterator[tuple[str, Value]]:
-        return whole_leaves(expand(value, self.objects.tree), path)
+        return whole_leaves(expand(value, self._tree), path)
 
     def chunks(self, record: Record) -> list[bytes]:
         """A name for each chunk of a record: its id, or its bytes where it stands in the tree."""
@@ -124,7 +128,7 @@ def pairs(old: Side, new: Side, path: str = "", globs: Globs | None = None, *, l
     path: where both begin. loose: whether a dict of another kind, metadata of mappings and flags of tensors are passed
     over, as between a commit and a file that cannot hold them.
     """
-    return _Walk(old, new, globs, loose).diff(path, old.root, new.root)
+    return _Walk(old, new, globs, loose).diff(path, old.root, new.root, False, 0)
 
 
 def changes(old: Side, new: Side, found: Iterable[Pair]) -> Iterator[Change]:
@@ -148,8 +152,10 @@ class _Walk:
         self._globs = globs
         self._loose = loose
 
-    def diff(self, path: str, old: Value, new: Value, wanted: bool = False) -> Iterator[Pair]:
+    def diff(self, path: str, old: Value, new: Value, wanted: bool, depth: int) -> Iterator[Pair]:
         """Pairs that differ at and under a path. wanted: a glob has taken a path above."""
+        if depth > MAX_DEPTH:
+            raise CorruptObjectError(f"a tree is nested deeper than {MAX_DEPTH} levels")
         if isinstance(old, (TreeRef, Paged)) and old == new:
             return
         if not wanted and self._globs is not None:
@@ -160,12 +166,12 @@ class _Walk:
         if self._loose:
             old, new = _mapping(self._old, old), _mapping(self._new, new)
         if isinstance(old, Typed) and isinstance(new, Typed) and old.name == new.name:
-            yield from self.diff(path, old.value, new.value, wanted)
+            yield from self.diff(path, old.value, new.value, wanted, depth + 1)
         elif isinstance(old, Map) and isinstance(new, Map):
-            yield from self._maps(path, old, new, wanted)
+            yield from self._maps(path, old, new, wanted, depth)
         elif isinstance(old, (list, tuple)) and type(old) is type(new) and not (is_long_list(old) or is_long_list(new)):
             assert isinstance(new, (list, tuple))
-            yield from self._lists(path, old, new, wanted)
+            yield from self._lists(path, old, new, wanted, depth)
         elif _is_leaf(old) and _is_leaf(new):
             if (wanted or self._globs is None) and _differs(old, new, self._loose):
                 yield Pair(path, old, new, "changed")
@@ -173,22 +179,27 @@ class _Walk:
             yield from self._all(self._old, path, old, "removed", wanted)
             yield from self._all(self._new, path, new, "added", wanted)
 
-    def _maps(self, path: str, old: Map, new: Map, wanted: bool) -> Iterator[Pair]:
+    def _maps(self, path: str, old: Map, new: Map, wanted: bool, depth: int) -> Iterator[Pair]:
         before = {canonical(key): (key, value) for key, value in old.entries}
         for key, value in new.entries:
             there = before.pop(canonical(key), None)
             if there is None:
                 yield from self._all(self._new, child(path, key), value, "added", wanted)
             else:
-                yield from self.diff(child(path, key), there[1], value, wanted)
+                yield from self.diff(child(path, key), there[1], value, wanted, depth + 1)
         for key, value in before.values():
             yield from self._all(self._old, child(path, key), value, "removed", wanted)
 
     def _lists(
-        self, path: str, old: list[Value] | tuple[Value, ...], new: list[Value] | tuple[Value, ...], wanted: bool
+        self,
+        path: str,
+        old: list[Value] | tuple[Value, ...],
+        new: list[Value] | tuple[Value, ...],
+        wanted: bool,
+        depth: int,
     ) -> Iterator[Pair]:
         for index, (a, b) in enumerate(zip(old, new, strict=False)):
-            yield from self.diff(child(path, index), a, b, wanted)
+            yield from self.diff(child(path, index), a, b, wanted, depth + 1)
         for index in range(len(old), len(new)):
             yield from self._all(self._new, child(path, index), new[index], "added", wanted)
         for index in range(len(new), len(old)):

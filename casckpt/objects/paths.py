@@ -15,6 +15,7 @@ from typing import Final, Literal
 
 from casckpt.errors import CorruptObjectError
 from casckpt.limits import MAX_DEPTH
+from casckpt.objects.bounded import bounded
 from casckpt.objects.tree import Fetch, shallow
 from casckpt.objects.values import MAPPINGS, METADATA, Map, TensorRecord, Typed, Value
 
@@ -108,7 +109,8 @@ class Globs:
 
     def __init__(self, patterns: Iterable[str]) -> None:
         self.patterns = tuple(patterns)
-        self._regexes = [_regex(pattern) for pattern in self.patterns]
+        self._written = [_regex(pattern, escaped=True) for pattern in self.patterns]
+        self._plain = [_regex(pattern, escaped=False) for pattern in self.patterns]
         self._heads = [_literal_head(pattern) for pattern in self.patterns]
 
     @classmethod
@@ -119,7 +121,9 @@ class Globs:
     def match(self, path: str) -> bool:
         """Whether one of the globs takes this path (and with it everything under it)."""
         plain = unescape(path)
-        return any(regex.fullmatch(path) or regex.fullmatch(plain) for regex in self._regexes)
+        return any(regex.fullmatch(path) for regex in self._written) or any(
+            regex.fullmatch(plain) for regex in self._plain
+        )
 
     def may_match_under(self, path: str) -> bool:
         """False only where no path under this one can match, judged by what stands before the first wildcard."""
@@ -128,7 +132,12 @@ class Globs:
 
 
 @lru_cache(maxsize=256)
-def _regex(pattern: str) -> re.Pattern[str]:
+def _regex(pattern: str, *, escaped: bool) -> re.Pattern[str]:
+    """A glob as a regex that takes time in proportion to its length and the path's, whatever these are.
+
+    escaped: for paths as they are written, with escapes where the glob has them; else for paths without their escapes.
+    """
+    runs: list[str] = []  # what stands between the stars
     out: list[str] = []
     at = 0
     while at < len(pattern):
@@ -136,10 +145,12 @@ def _regex(pattern: str) -> re.Pattern[str]:
         at += 1
         if char == "\\" and at < len(pattern):
             # an escaped dot of a path is written in a glob as it is written in the path
-            out.append(r"\\?" + re.escape(pattern[at]))
+            literal = escape(pattern[at]) if escaped else pattern[at]
+            out.append(re.escape(literal))
             at += 1
         elif char == "*":
-            out.append(".*")
+            runs.append("".join(out))
+            out = []
         elif char == "?":
             out.append(".")
         elif char == "[" and (end := pattern.find("]", at + 1)) > 0:
@@ -147,7 +158,12 @@ def _regex(pattern: str) -> re.Pattern[str]:
             at = end + 1
         else:
             out.append(re.escape(char))
-    return re.compile("".join(out), re.DOTALL)
+    last = "".join(out)
+    if not runs:
+        return re.compile(last, re.DOTALL)
+    # the first place where a run fits is as good as any later one, so that it is never looked for again
+    middle = "".join([f"(?>.*?{run})" for run in runs[1:] if run])
+    return re.compile(f"{runs[0]}{middle}.*{last}", re.DOTALL)
 
 
 def _char_class(inner: str) -> str:
@@ -181,11 +197,13 @@ def select(value: Value, globs: Globs, fetch: Fetch) -> Value:
     sparse tensor, a set, a dataclass) is taken whole or not at all. METADATA goes with whatever is kept beside it. A
     state from which nothing is taken gives an empty Map.
     """
-    found = _select(value, "", globs, fetch)
+    found = _select(value, "", globs, bounded(fetch), 0)
     return Map(()) if found is _NOTHING else found
 
 
-def _select(value: Value, path: str, globs: Globs, fetch: Fetch) -> Value | Literal[_Nothing.NOTHING]:
+def _select(value: Value, path: str, globs: Globs, fetch: Fetch, depth: int) -> Value | Literal[_Nothing.NOTHING]:
+    if depth > MAX_DEPTH:
+        raise CorruptObjectError(f"a tree is nested deeper than {MAX_DEPTH} levels")
     if globs.match(path):
         return value
     if not globs.may_match_under(path):
@@ -193,19 +211,19 @@ def _select(value: Value, path: str, globs: Globs, fetch: Fetch) -> Value | Lite
     value = shallow(value, fetch)
     if isinstance(value, Typed):
         inner = shallow(value.value, fetch)
-        kept = _select(inner, path, globs, fetch)
+        kept = _select(inner, path, globs, fetch, depth + 1)
         if kept is _NOTHING:
             return _NOTHING
         return Typed(value.name, kept) if value.name.partition(":")[0] in MAPPINGS else value
     if isinstance(value, Map):
         chosen = [
-            (key, item if key == METADATA else _select(item, child(path, key), globs, fetch))
+            (key, item if key == METADATA else _select(item, child(path, key), globs, fetch, depth + 1))
             for key, item in value.entries
         ]
         pairs = tuple([(key, item) for key, item in chosen if item is not _NOTHING])
         return Map(pairs) if any(key != METADATA for key, _ in pairs) else _NOTHING
     if isinstance(value, (list, tuple)):
-        tried = [_select(item, child(path, index), globs, fetch) for index, item in enumerate(value)]
+        tried = [_select(item, child(path, index), globs, fetch, depth + 1) for index, item in enumerate(value)]
         items = [item for item in tried if item is not _NOTHING]
         if not items:
             return _NOTHING

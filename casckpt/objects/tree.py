@@ -15,7 +15,8 @@ from typing import Any, Final
 import msgspec
 
 from casckpt.errors import CorruptObjectError, NewerFormatError
-from casckpt.limits import MAX_DEPTH, MAX_DIMENSIONS, MAX_EXTENT, MAX_STATE_TREES, SPILL_TREE, TREE_PAGE
+from casckpt.limits import MAX_DEPTH, MAX_DIMENSIONS, MAX_EXTENT, SPILL_TREE, TREE_PAGE
+from casckpt.objects.bounded import BoundedEmit, bounded
 from casckpt.objects.node import NodeRef
 from casckpt.objects.values import (
     ITEM_SIZE,
@@ -169,8 +170,12 @@ def write_tree(value: Value, storages: Sequence[bytes | NodeRef], emit: Emit) ->
     """Hand each tree object of a value to `emit`, leaves first; returns the root's id.
 
     storages: what the records' numbers stand for.
+
+    Raises:
+        StateError: no reader would take so many, or so many times the same.
     """
-    return emit(_Encoder(storages, emit).encode(value))
+    counted = BoundedEmit(emit)
+    return counted(_Encoder(storages, counted).encode(value))
 
 
 # -- decoding ----------------------------------------------------------------------------------------------------------
@@ -345,6 +350,7 @@ def shallow(value: Value, fetch: Fetch) -> Value:
             value = fetch(value.id)
         elif isinstance(value, Paged):
             items: list[Value] = []
+            fetch = bounded(fetch)
             for oid in value.ids:
                 page = fetch(oid)
                 if not isinstance(page, list):
@@ -366,19 +372,10 @@ def expand(value: Value, fetch: Fetch) -> Value:
     """The whole value, with every reference followed.
 
     Raises:
-        CorruptObjectError: deeper than MAX_DEPTH, as a cycle would be, or of more than MAX_STATE_TREES objects, as a
-            few that refer to each other many times would be.
+        CorruptObjectError: deeper than MAX_DEPTH, as a cycle would be, or more than `Bounded` allows, as a few that
+            refer to each other many times would be.
     """
-    fetched = 0
-
-    def counted(oid: bytes) -> Value:
-        nonlocal fetched
-        fetched += 1
-        if fetched > MAX_STATE_TREES:
-            raise CorruptObjectError(f"a state of more than {MAX_STATE_TREES} tree objects")
-        return fetch(oid)
-
-    return _expand(value, counted, 0)
+    return _expand(value, bounded(fetch), 0)
 
 
 def _expand(value: Value, fetch: Fetch, depth: int) -> Value:

@@ -56,7 +56,7 @@ def test_damaged_marks_moves_and_counters_are_told(history, store) -> None:
 
 
 def test_a_few_trees_that_stand_for_countless_ones_are_refused(history, store, monkeypatch) -> None:
-    monkeypatch.setattr("casckpt.objects.tree.MAX_STATE_TREES", 1000)
+    monkeypatch.setattr("casckpt.objects.bounded.MAX_STATE_TREES", 1000)
     inner = msgspec.msgpack.encode([LIST])
     for _ in range(7):
         oid = history.scheme.digest(Kind.TREE, inner)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 from hypothesis import given
@@ -193,3 +194,11 @@ def test_selecting_fetches_nothing_of_what_is_left_out() -> None:
 def test_references_without_end_are_damage() -> None:
     with pytest.raises(CorruptObjectError, match="no end"):
         select(TreeRef(bytes(16)), Globs(["a.b"]), TreeRef)
+
+
+def test_a_glob_takes_time_in_proportion_whatever_it_is_and_whatever_the_path() -> None:
+    began = time.process_time()
+    for glob in ("*" * 50 + "x", "*a" * 50 + "x", "*[a]*?" * 30 + "x", "*\\.*" * 30 + "x"):
+        for path in ("a" * 20_000, "." * 20_000, "a\\." * 5_000):
+            assert not Globs([glob]).match(path)
+    assert time.process_time() - began < 30
