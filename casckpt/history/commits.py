@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import cast
 
+from casckpt.errors import CorruptObjectError
 from casckpt.history.fetch import Objects
 from casckpt.history.plain import from_value
 from casckpt.history.records import Figures, Mark, get_figures, get_mark
@@ -110,8 +111,16 @@ class CommitReader:
             yield oid
 
     def line(self, tip: bytes | None) -> Iterator[bytes]:
-        """Ids along first parents, from the tip to the root."""
+        """Ids along first parents, from the tip to the root.
+
+        Raises:
+            CorruptObjectError: a commit is among its own ancestors; and as `stored`.
+        """
+        seen: set[bytes] = set()
         while tip is not None:
+            if tip in seen:
+                raise CorruptObjectError(f"commit {tip.hex()} is among its own ancestors")
+            seen.add(tip)
             yield tip
             parents = self.stored(tip).parents
             tip = parents[0] if parents else None

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
+from casckpt.errors import CorruptObjectError
 from casckpt.history.counterpart import Counterparts
 from casckpt.history.diff import Side, pairs
 from casckpt.history.fetch import Objects
@@ -57,11 +58,15 @@ class Lineage:
         """
         found: list[bytes] = []
         done: set[bytes] = set()
+        begun: set[bytes] = set()
         for start in sorted(commits, key=lambda oid: (self._commit(oid).time, oid)):
             stack = [start]
             while stack:
                 waiting = [oid for oid in self._commit(stack[-1]).parents if oid not in done]
                 if stack[-1] not in done and waiting:
+                    if stack[-1] in begun:
+                        raise CorruptObjectError(f"commit {stack[-1].hex()} is among its own ancestors")
+                    begun.add(stack[-1])
                     stack += waiting
                     continue
                 oid = stack.pop()
@@ -170,14 +175,16 @@ class Lineage:
 
     def _holder(self, commit: bytes, part: str | None) -> bytes | None:
         """The nearest ancestor that is kept, and has not released this part (None: whatever it released)."""
-        way: list[tuple[bytes, str | None]] = []
+        way: dict[tuple[bytes, str | None], None] = {}
         at = commit
         found: bytes | None = None
         while True:
             if (at, part) in self._holders:
                 found = self._holders[at, part]
                 break
-            way.append((at, part))
+            if (at, part) in way:
+                raise CorruptObjectError(f"commit {at.hex()} is among its own ancestors")
+            way[at, part] = None
             parents = self._commit(at).parents
             if not parents:
                 break

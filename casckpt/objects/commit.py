@@ -10,7 +10,7 @@ from casckpt.errors import CorruptObjectError, InvalidRefNameError
 from casckpt.limits import MAX_COMMIT, MAX_MESSAGE, MAX_METRICS
 from casckpt.objects.names import check_stored_ref_name
 from casckpt.objects.tree import canonical, decode_tree
-from casckpt.objects.values import Map
+from casckpt.objects.values import Map, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,15 @@ def unpack_commit(raw: bytes, id_size: int) -> CommitObject:
     if len(metrics) > MAX_METRICS or len(message) > MAX_MESSAGE:
         raise CorruptObjectError("a commit holds too many metrics, or too long a message")
     user = decode_tree(meta, id_size)
-    if not isinstance(user, Map):
-        raise CorruptObjectError("a commit's metadata is not a mapping")
+    if not isinstance(user, Map) or not _is_plain(user):
+        raise CorruptObjectError("a commit's metadata is no mapping of plain values")
     return CommitObject(tree, tuple(parents), branch, step, tuple(metrics), message, time, host, user)
+
+
+def _is_plain(value: Value) -> bool:
+    """Whether this is what a user may have given: it is shown to people and written as JSON."""
+    if isinstance(value, Map):
+        return all(isinstance(key, str) and _is_plain(item) for key, item in value.entries)
+    if isinstance(value, (list, tuple)):
+        return all(_is_plain(item) for item in value)
+    return value is None or isinstance(value, (bool, int, float, str, bytes))
