@@ -15,6 +15,7 @@ import traceback
 import click
 
 from casckpt.cli.session import Session
+from casckpt.cli.units import printable
 from casckpt.errors import CasckptError
 
 INTERRUPTED = 130
@@ -71,7 +72,7 @@ def _say(session: Session, kind: str, message: str, code: int) -> int:
         sys.stdout.flush()  # what was found so far comes before why it ends
     except OSError:
         _discard_output()
-    line = " ".join(message.split("\n"))
+    line = printable(" ".join(message.split("\n")))  # it may tell what a store holds
     if session.json:
         line = json.dumps({"error": {"kind": kind, "message": line, "exit_code": code}})
         click.echo(line, err=True)

@@ -45,7 +45,7 @@ def describe(path: Path) -> str:
     try:
         with path.open("rb") as file:
             return str(msgspec.json.decode(file.read(_MAX_RECORD), type=Opener))
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return "a process that does not say who it is"
 
 
