@@ -1,0 +1,60 @@
+"""What hostile input must never bring about, seen by Python's audit hook: code that runs, files that are written, doors
+that are opened. The hook stays for as long as the process lives, so it is set in children only."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+_NEVER: Final = (
+    *("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "subprocess.Popen", "pty.spawn"),
+    *("pickle.find_class", "marshal.load", "marshal.loads", "ctypes.dlopen", "code.__new__", "webbrowser.open"),
+)
+_CHANGES: Final = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod")
+
+
+class Caught(BaseException):
+    """Something that must not happen; no handler of errors takes it for one."""
+
+
+def guard(folder: str) -> None:
+    """From here on this process raises `Caught` where anything is run, or written outside of a folder."""
+    inside = os.path.realpath(folder)
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open":
+            path, _, flags = arguments
+            if isinstance(path, (str, bytes)) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC):
+                _check(inside, path)
+        elif event in ("exec", "marshal.loads"):
+            if not _by_python(sys._getframe(1)):
+                raise Caught(f"{event} {arguments}")
+        elif event in _NEVER or event.startswith("socket."):
+            raise Caught(f"{event} {arguments}")
+        elif event in _CHANGES:
+            for path in arguments:
+                if isinstance(path, (str, bytes)):
+                    _check(inside, path)
+
+    sys.addaudithook(hook)
+
+
+def _check(inside: str, path: str | bytes) -> None:
+    found = os.path.realpath(os.fsdecode(path))
+    if found != os.devnull and os.path.commonpath([inside, found]) != inside:
+        raise Caught(f"{found} was to be changed")
+
+
+def _by_python(frame: FrameType | None) -> bool:
+    """Whether Python itself does it: an import of the program's own, or a named tuple, whose names are checked."""
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if name.startswith("<frozen importlib"):
+            return True
+        if frame.f_code.co_name == "namedtuple" and Path(name).parts[-2:] == ("collections", "__init__.py"):
+            return True
+        frame = frame.f_back
+    return False

@@ -1,0 +1,82 @@
+"""Every parser refuses what is hostile as it says it does: without code, files, hangs, or memory beyond bounds."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from casckpt.errors import CorruptObjectError
+from tests.trials.hostile import child, fuzz
+from tests.trials.hostile.target import Target
+from tests.trials.recipe import tried
+
+ROUNDS = 3
+
+
+def test_parsers_refuse_what_is_nearly_right(tmp_path: Path) -> None:
+    seeds = range(ROUNDS * len(fuzz.TARGETS))
+    found = tried(fuzz.MUTATIONS, seeds, tmp_path)
+    assert sum(found.values()) == sum(ROUNDS * fuzz.batch_of(target) for _, target in fuzz.TARGETS) >= 10_000
+    for group in fuzz.GROUPS:
+        assert found[f"{group}: refused"] > 100 and found[f"{group}: taken"] > 100
+
+
+def test_a_batch_is_the_same_for_the_same_seed() -> None:
+    for _, target in fuzz.TARGETS:
+        assert list(fuzz.cases(target, 7)) == list(fuzz.cases(target, 7)), target.name
+
+
+def _hang(data: bytes) -> None:
+    time.sleep(60)
+
+
+def _take_all(data: bytes) -> None:
+    bytes(child.MEMORY * 2)
+
+
+def _write_elsewhere(data: bytes) -> None:
+    Path("../elsewhere").write_bytes(data)
+
+
+def _connect(data: bytes) -> None:
+    socket.socket()
+
+
+def _run_code(data: bytes) -> None:
+    eval("len('code')")
+
+
+def _run_program(data: bytes) -> None:
+    subprocess.run(["true"], check=True)
+
+
+def _die(data: bytes) -> None:
+    os.kill(os.getpid(), 11)
+
+
+def _swallow(data: bytes) -> None:
+    """What a broad handler would hide."""
+    try:
+        _run_code(data)
+    except Exception:
+        raise CorruptObjectError("refused") from None
+
+
+@pytest.mark.parametrize(
+    "harm", [_hang, _take_all, _write_elsewhere, _connect, _run_code, _run_program, _die, _swallow, len, int]
+)
+def test_harm_is_seen(tmp_path: Path, harm: Callable[[bytes], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child, "CASE", 0.5)
+    target = Target("harm", lambda: [b"x"], harm)
+    if harm is len:  # the one that does none
+        assert fuzz.outcome("objects", target, 0, tmp_path) == {"objects: taken": fuzz.batch_of(target)}
+        return
+    with pytest.raises(AssertionError, match="target harm, seed 0, case 0"):
+        fuzz.outcome("objects", target, 0, tmp_path)
+    assert not (tmp_path.parent / "elsewhere").exists()
