@@ -213,6 +213,7 @@ def _mover(rng: Random, known: Ledger) -> Part:
                     ("rollback", at),
                     ("reinstate", target),
                     ("expire",),
+                    ("expire", rng.choice([1, 24, 600])),
                 ]
             )
         )

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from casckpt.history.commits import CommitReader
-from casckpt.history.records import all_refs, check_not_pruned, get_mark, moves_since
+from casckpt.history.records import all_refs, check_not_pruned, get_mark, moves_since, reflog_next
 from casckpt.history.repository import History
 from casckpt.history.walk import roots
 from casckpt.store.lmdb_store import open_store
@@ -64,14 +64,18 @@ def _check_refs(history: History, tips: dict[str, str]) -> None:
             assert reader.has(Space.COMMIT, oid), f"{ref} leads nowhere"
             check_not_pruned(reader, oid)
         last: dict[str, bytes | None] = {}
+        next_one = 0
         for move in moves_since(reader, 0):
+            if move.seq != next_one:  # what came in between was forgotten
+                last = {}
+            next_one = move.seq + 1
             if move.ref in last:
                 assert last[move.ref] == move.old, f"{move.ref} went from where it was not"
             last[move.ref] = move.new
             if move.action == "commit" and move.new is not None:
                 parents = history._commits(reader).stored(move.new).parents
                 assert parents == (() if move.old is None else (move.old,)), f"{move.ref} left a commit behind"
-        for ref, oid in last.items():
+        for ref, oid in last.items() if next_one == reflog_next(reader) else ():
             assert refs.get(ref) == oid, f"{ref} is not where its last move took it"
         for branch, expected in tips.items():
             assert refs[f"branch/{branch}"].hex() == expected, f"{branch} is not where its only writer left it"

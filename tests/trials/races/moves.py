@@ -5,6 +5,9 @@ Runs in children. Every refusal must be one that its move may meet; anything els
 
 from __future__ import annotations
 
+import itertools
+import time
+from datetime import timedelta
 from functools import lru_cache
 from multiprocessing.connection import Connection
 from typing import Any, Final
@@ -123,8 +126,8 @@ class Player:
     def _reinstate(self, what: str) -> str:
         return self._history.reinstate(what).id
 
-    def _expire(self) -> int:
-        return self._history.expire_reflog()
+    def _expire(self, hours: int | None = None) -> int:
+        return self._history.expire_reflog(older_than=None if hours is None else timedelta(hours=hours))
 
     def _log(self) -> int:
         return len(list(self._history.log(None)))
@@ -166,6 +169,12 @@ def load(history: History, revision: str, gate: Gate | None = None) -> tuple[str
     return history.reading(work)
 
 
+def _set_clock_back_and_forth() -> None:
+    """Have the clock that dates commits and moves jump by up to a month, from each look to the next."""
+    real, hours = time.time_ns, itertools.cycle([0, -700, 3, 700, -48, 0, -1, 30])
+    time.time_ns = lambda: real() + next(hours) * 3600 * 10**9
+
+
 def play(pipe: Connection, control: str | None) -> None:
     """Play one game after the other until there is none: each a path, a branch and moves, which stop at every point."""
     from casckpt.history import gc
@@ -173,6 +182,7 @@ def play(pipe: Connection, control: str | None) -> None:
     gc.GC_LOCK_HELD, gc._STRIDE, gc.GC_REST = 0.0, 1, 0.0
     gate = Gate(pipe)
     gate.install()
+    _set_clock_back_and_forth()
     if control is not None:
         CONTROLS[control]()
     for number in range(STATES):
