@@ -63,7 +63,9 @@ class Entry:
 class Scanned:
     """One data file, open for reading. A context manager.
 
-    page_size: bytes, out of its heads, else as most of its pages are numbered. size: bytes of the file.
+    page_size: bytes, out of its heads, else as most of its pages are numbered. size: bytes of the file. unbroken: after
+    `look_through`, whether every page of it is where it should be, and each leaf is sound. It may seem broken where
+    values that were freed were overwritten in part.
     """
 
     def __init__(self, path: Path) -> None:
@@ -72,6 +74,9 @@ class Scanned:
         self.size = os.fstat(self._descriptor).st_size
         self._heads = self._read_heads()
         self.page_size = self._heads[0].page_size if self._heads else self._guess_page_size()
+        pages = max([2, *(head.last_page + 1 for head in self._heads)])
+        self._roots: list[tuple[int, int]] = []
+        self.unbroken = self.size % self.page_size == 0 and self.size >= pages * self.page_size
 
     def __enter__(self) -> Self:
         return self
@@ -123,6 +128,7 @@ class Scanned:
         entry of a page that is a leaf throughout. on_record: with what looks like a format record, in whatever page.
         """
         step = max(_BLOCK, self.page_size)
+        following = 2 * self.page_size  # where the next page begins that has a head
         for start in range(0, self.size, step):
             block = self.read(start, step + MAX_HEAD) or self._piecemeal(start, step)
             view = memoryview(block)
@@ -134,11 +140,26 @@ class Scanned:
             for at in _all(block, _RECORD, step):
                 on_record(self._value(start + at, len(_RECORD_KEY)))
             for at in range(0, min(step, len(block)), self.page_size):
-                if _is_leaf(block, at, (start + at) // self.page_size):
-                    for entry in _sound_leaf(block[at : at + self.page_size]):
+                page = block[at : at + self.page_size]
+                flags, pages = _sort(page, (start + at) // self.page_size)
+                if start + at >= following:
+                    following = start + at + pages * self.page_size
+                    self.unbroken &= pages > 0
+                if flags == LEAF:
+                    entries = self._leaf(page)
+                    for entry in entries:
                         if not entry.flags:
                             on_entry(entry.key, entry.value)
+                    if {entry.key for entry in entries if entry.flags == SUBTREE} >= _NAMES:
+                        self._roots.append(((start + at) // self.page_size, len(entries)))
             progress("looking through the file", min(start + step, self.size), self.size)
+
+    def _leaf(self, page: bytes) -> list[Entry]:
+        try:
+            return _nodes(page)[1]
+        except UnreadableError:
+            self.unbroken = False
+            return []
 
     def _value(self, key: int, key_size: int) -> bytes:
         """The value behind a key, as long as the head of the node before the key says."""
@@ -157,6 +178,12 @@ class Scanned:
     def heads(self) -> list[Head]:
         """Those of the two heads that can be read, the newer first."""
         return self._heads
+
+    @property
+    def roots(self) -> list[Head]:
+        """After `look_through`, what heads may have led to: a root of the main tree, of whatever age, for each."""
+        last, nothing = self.size // self.page_size - 1, Tree(EMPTY, 0)
+        return [Head(self.page_size, last, 0, nothing, Tree(root, count, 1)) for root, count in self._roots]
 
     def entries(self, head: Head, space: Space) -> list[tuple[bytes, bytes]] | None:
         """All of a sub-database as a head leads to it; None unless every page on the way is as LMDB writes it."""
@@ -208,6 +235,10 @@ class Scanned:
             return -1
         number, _, flags, *_ = PAGE.unpack(head)
         return number if flags in (BRANCH, LEAF, OVERFLOW) else -1
+
+
+# What the root of the main tree has, among others.
+_NAMES: Final = frozenset(space.value for space in (Space.COMMIT, Space.REF, Space.REFLOG, Space.META))
 
 
 class _Walk:
@@ -290,18 +321,14 @@ def _head(data: memoryview) -> tuple[FrameHead, int] | None:
         return None
 
 
-def _is_leaf(block: bytes, at: int, number: int) -> bool:
-    if len(block) < at + PAGE.size:
-        return False
-    said, _, flags, _, _ = PAGE.unpack_from(block, at)
-    return bool(said == number and flags == LEAF)
-
-
-def _sound_leaf(page: bytes) -> list[Entry]:
-    try:
-        return _nodes(page)[1]
-    except UnreadableError:
-        return []
+def _sort(page: bytes, number: int) -> tuple[int, int]:
+    """The flags of a page, and how many pages it begins; zeros where it is not the page that it should be."""
+    if len(page) < PAGE.size:
+        return 0, 0
+    said, _, flags, low, high = PAGE.unpack_from(page)
+    if said != number or flags not in (BRANCH, LEAF, OVERFLOW):
+        return 0, 0
+    return flags, low | high << 16 if flags == OVERFLOW else 1
 
 
 def _nodes(page: bytes) -> tuple[int, list[Entry]]:

@@ -14,6 +14,8 @@ import msgspec
 from casckpt.errors import InvalidRefNameError
 from casckpt.history.records import BRANCH, HEAD, TAG, Figures, Mark, Move
 from casckpt.objects.names import check_stored_ref_name
+from casckpt.store.environment import COUNTER_KEY
+from casckpt.store.layout import Head
 from casckpt.store.protocol import Space
 from casckpt.store.scan import Scanned
 
@@ -34,10 +36,11 @@ class Position:
 class Evidence:
     """What was found in leaf pages of any age, and in trees that are whole.
 
-    moves: by number; a number with two different ones has none. refs, heads: what each was seen at. next: the greatest
-    number seen for the next move. tree_refs: of the newest head whose tree of refs is whole; sure: that is the file's
-    newest state for sure. tree_next: the number of that head's next move, where it can be told. kept: the numbers of
-    the moves that have not been expired, where that can be told.
+    moves: by number; a number with two different ones has none. refs, heads: what each was seen at. next: the number of
+    the next move, the greatest that was seen; settled: that it is, because the newest tree says so, or no page is lost.
+    unbroken: no page of the file is lost. tree_refs: of the newest state whose tree of refs is whole; sure: that is the
+    file's newest one. tree_next: the number of its next move, where it can be told. kept: the numbers of the moves that
+    have not been expired, where that can be told.
     """
 
     id_size: int
@@ -45,6 +48,8 @@ class Evidence:
     refs: dict[str, set[bytes]] = field(default_factory=dict)
     heads: set[str] = field(default_factory=set)
     next: int = 0
+    settled: bool = False
+    unbroken: bool = False
     marks: dict[bytes, Mark] = field(default_factory=dict)
     figures: dict[bytes, Figures] = field(default_factory=dict)
     tree_refs: dict[str, bytes] | None = None
@@ -72,27 +77,36 @@ class Evidence:
             if ref is not None:
                 self.refs.setdefault(ref, set()).add(value)
 
-    def trees(self, file: Scanned) -> None:
-        """Take in what can be had by the trees of the newest head that leads to them."""
-        heads = file.heads
-        for number, head in enumerate(heads):
-            refs = file.entries(head, Space.REF)
+    def trees(self, file: Scanned, mark: int | None) -> None:
+        """Take in what can be had by trees: of heads, and of roots to which heads may have led.
+
+        mark: how many changes were acknowledged, as far as that is known. A tree that counts as many is the newest.
+        """
+        self.unbroken = self.settled = file.unbroken
+        views = _views(file)
+        for number, view in enumerate(views):
+            is_newest = number == 0 and view.is_newest(mark)
+            refs = file.entries(view.head, Space.REF)
             found = None if refs is None else self._tree_refs(refs)
             if found is not None and self.tree_refs is None:
                 self.tree_refs, self.tree_head = found
-                self.sure = number == 0 and len(heads) == 2
-                following = dict(file.entries(head, Space.META) or ()).get(_NEXT)
-                if following is not None and len(following) == 8:
-                    self.tree_next = int.from_bytes(following, "big")
-                elif following is None and not file.entries(head, Space.REFLOG):
-                    self.tree_next = 0
-            moves = file.entries(head, Space.REFLOG)
-            for key, value in moves or ():
-                self.entry(key, value)
-            if moves is not None and number == 0 and len(heads) == 2:
-                self.kept = frozenset(int.from_bytes(key, "big") for key, _ in moves)
-        marks = file.entries(heads[0], Space.MARK) if len(heads) == 2 else None
-        if marks is not None:  # what older pages say beside it was of commits that are gone
+                self.sure = is_newest
+                self.tree_next = view.next
+            if is_newest:
+                self._newest(file, view)
+        if not self.sure and self.tree_next is not None:
+            self.next = max(self.next, self.tree_next)
+
+    def _newest(self, file: Scanned, view: _View) -> None:
+        """Take in the trees of the file's last state. What older pages say beside them holds no more."""
+        if view.next is not None:
+            self.next, self.settled = view.next, True
+            self.moves = {seq: move for seq, move in self.moves.items() if seq < view.next}
+        moves = file.entries(view.head, Space.REFLOG)
+        if moves is not None:
+            self.kept = frozenset(int.from_bytes(key, "big") for key, _ in moves)
+        marks = file.entries(view.head, Space.MARK)
+        if marks is not None:  # others were of commits that are gone
             self.marks = {}
             for key, value in marks:
                 if len(key) == self.id_size:
@@ -145,8 +159,10 @@ class Evidence:
     def positions(self) -> Iterator[Position]:
         """Where each branch and tag was last; a ref that was deleted is not among them."""
         if self.tree_refs is not None and self.sure:
+            moves = {move.ref: move for move in self.known_moves()}
             for ref, commit in self.tree_refs.items():
-                yield Position(ref, commit, True)
+                agrees = ref not in moves or moves[ref].new == commit
+                yield Position(ref, commit, agrees, "" if agrees else "its last move led elsewhere")
             return
         base = self.tree_refs or {}
         since = (self.tree_next or 0) if self.tree_refs is not None else 0
@@ -163,25 +179,21 @@ class Evidence:
 
     def _position(self, ref: str, base: bytes | None, last: Move | None, since: int) -> Position | None:
         seen = self.refs.get(ref, set())
+        found = base
+        start = since if self.tree_next is not None else self.next + 1
         if last is not None:
             if last.new is None:
                 return None
-            if seen == {last.new} or not self._gap(last.seq + 1):
-                return Position(ref, last.new, True)
-            return Position(ref, last.new, False, "later moves of refs are lost")
-        if base is not None:
-            if seen == {base} or (self.tree_next is not None and not self._gap(since)):
-                return Position(ref, base, True)
-            return Position(ref, base, False, "later moves of refs are lost")
-        if len(seen) == 1:
-            return Position(ref, next(iter(seen)), True)
-        for one in seen:
-            return Position(ref, one, False, f"it was seen at {len(seen)} commits, and its moves are lost")
-        return None
+            found, start = last.new, last.seq + 1
+        if found is None:  # one of those that it was seen at
+            found, start = min(seen), self.next + 1
+        if (self.unbroken and seen == {found}) or self._all_known(start):
+            return Position(ref, found, True)
+        return Position(ref, found, False, "later moves of refs may be lost")
 
-    def _gap(self, start: int) -> bool:
-        """Whether moves from a number on are not there that have been."""
-        return any(self.moves.get(seq) is None for seq in range(start, self.next))
+    def _all_known(self, start: int) -> bool:
+        """Whether all moves from a number on are there that have been."""
+        return self.settled and start <= self.next and all(self.moves.get(seq) for seq in range(start, self.next))
 
     def back(self, ref: str) -> Iterator[bytes]:
         """The commits at which a ref was, the latest first, as far as moves are left; then those it was seen at."""
@@ -202,6 +214,40 @@ class Evidence:
         if self.tree_head is not None:
             return self.tree_head
         return next(iter(self.heads)) if len(self.heads) == 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """A state of the file to which a head leads, or a root did. counter: of changes; next: the number of the next move;
+    None where they cannot be read. is_last: whether it is that of the newer head of two."""
+
+    head: Head
+    counter: int | None
+    next: int | None
+    is_last: bool
+
+    def is_newest(self, mark: int | None) -> bool:
+        """Whether nothing that was acknowledged came after it."""
+        if mark is None or self.counter is None:
+            return self.is_last
+        return self.counter >= mark
+
+
+def _views(file: Scanned) -> list[_View]:
+    """The states that can be looked at, the newest first as far as that is known."""
+    views: list[_View] = []
+    for head in (*file.heads, *file.roots):
+        meta = file.entries(head, Space.META)
+        found = None if meta is None else dict(meta)
+        counter = None if found is None else _number(found.get(COUNTER_KEY))
+        following = None if found is None else _number(found.get(_NEXT, bytes(8)))
+        is_last = len(file.heads) == 2 and head is file.heads[0]
+        views.append(_View(head, counter, following, is_last))
+    return sorted(views, key=lambda view: (not view.is_last, -(view.counter or 0)))
+
+
+def _number(raw: bytes | None) -> int | None:
+    return int.from_bytes(raw, "big") if raw is not None and len(raw) == 8 else None
 
 
 def _ref(key: bytes) -> str | None:

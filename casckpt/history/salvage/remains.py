@@ -23,6 +23,7 @@ from casckpt.objects.node import StorageNode, unpack_node
 from casckpt.objects.tree import decode_tree
 from casckpt.objects.values import Value
 from casckpt.store.format import decode_format
+from casckpt.store.mark import read_mark
 from casckpt.store.protocol import Progress, StoreFormat
 from casckpt.store.scan import Scanned
 
@@ -84,7 +85,8 @@ def look_through(file: Scanned, progress: Progress) -> tuple[Heap, StoreFormat |
     # the version may have been raised since, the rest never changes
     fitting = [record for record in records if record.hash == HASH_OF[size]]
     found = max(fitting, key=lambda record: (records[record], record.version), default=None)
-    heaps[size].evidence.trees(file)
+    mark = read_mark(file.path.parent / "mark") if file.path.name == "data.mdb" else None
+    heaps[size].evidence.trees(file, mark.counter if mark and found and mark.store == found.uuid else None)
     return heaps[size], found
 
 
