@@ -297,6 +297,8 @@ def _look(path: Path, wanted: Wanted) -> StoreFormat | None:
             raise _damaged(path, error.problem) from error  # it was one, or nothing would be acknowledged
         if contents.format is not None:
             return decode_format(store, contents.format)
+        if not contents.empty and read_mark(path / "mark") is not None:
+            raise _damaged(path, "its format record is not there")
         if not contents.empty:
             raise NotAStoreError(f"its {_DATA} was not written by casckpt", store=store, remedy="give another path")
     mark = read_mark(path / "mark")

@@ -1,0 +1,87 @@
+"""Looks at a damaged store as its user would, and says whether what it shows keeps the promises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from casckpt.errors import CasckptError
+from casckpt.history.fsck.check import fsck
+from casckpt.history.fsck.report import unopened
+from casckpt.history.maintained import Maintained
+from casckpt.history.repository import History
+from casckpt.store.lmdb_store import LmdbStore, open_store
+from tests.history.world import commit, load
+from tests.trials.rot.view import View, log_of, refs_of, state_of
+
+NEW = {"model": {"w": bytes(range(256)) * 40}, "optimizer": {"m": b"new" * 700}}
+
+
+def look(path: Path, view: View) -> str:
+    """What became of it, in words; view: what it showed before the damage.
+
+    Raises:
+        AssertionError: a promise is broken.
+    """
+    before = (path / "data.mdb").read_bytes()
+    try:
+        store = open_store(path, create=False)
+    except CasckptError as error:
+        assert (path / "data.mdb").read_bytes() == before, "a store that was not opened was changed"
+        report = unopened(error, path)
+        assert report is not None and not report.ok, f"fsck says nothing of {error!r}"
+        assert report.findings and str(error)
+        return f"not opened: {error.kind}"
+    try:
+        return _look_into(store, view)
+    finally:
+        store.close()
+
+
+def _look_into(store: LmdbStore, view: View) -> str:
+    with Maintained(store) as handle:
+        report = fsck(handle.store, handle.scheme, read_data=True)
+        hurt = _loads(store, view)
+        if hurt:
+            assert not report.ok, f"fsck is content, and {hurt}"
+            return "told by fsck, and hurts"
+        if not report.ok:
+            return "told by fsck, and hurts no state"
+        told = {found.id for found in report.findings if found.severity != "info" or found.id == "unborn-head"}
+        if told:
+            return f"told by fsck: {', '.join(sorted(told))}"
+        with History(store) as history:
+            assert refs_of(history) == view.refs and log_of(history) == view.log, "refs or log are others"
+            _go_on(history, view)
+        return "hurts nothing"
+
+
+def _loads(store: LmdbStore, view: View) -> str:
+    """Load all that there was; returns what cannot be had."""
+    hurt = ""
+    try:
+        history = History(store)
+    except CasckptError as error:
+        return f"no history: {error!r}"
+    try:
+        list(history.log(None)), history.refs(), history.reflog()
+    except CasckptError as error:
+        hurt = f"no log: {error!r}"
+    for oid, expected in view.states.items():
+        try:
+            found = state_of(history, oid)
+        except CasckptError as error:
+            hurt = f"commit {oid} cannot be loaded: {error!r}"
+            continue
+        assert found == expected, f"commit {oid} is another"
+    return hurt
+
+
+def _go_on(history: History, view: View) -> None:
+    """What is not hurt can be gone on with."""
+    commit(history, NEW)
+    history.gc()
+    report = history.fsck(read_data=True)
+    assert report.ok, f"after a commit and gc: {report.findings}"
+    assert load(history, "HEAD") == NEW
+    for oid in {one.id for one in history.log(None)} & view.states.keys():
+        assert state_of(history, oid) == view.states[oid]

@@ -1,0 +1,86 @@
+"""What a store shows: its refs, its log, and every commit's state down to the last byte."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from casckpt.errors import PrunedCommitError
+from casckpt.history.records import check_not_pruned, get_mark
+from casckpt.history.repository import History
+from casckpt.objects.node import NodeRef
+from casckpt.objects.tree import expand, shallow
+from casckpt.objects.values import ArrayRecord, BlobRecord, Map, TensorRecord, Typed
+from casckpt.store.lmdb_store import open_store
+
+
+@dataclass(frozen=True)
+class View:
+    """refs: each with its commit. states: of each commit a hash of all of it, or "pruned"."""
+
+    refs: dict[str, str]
+    log: tuple[str, ...]
+    states: dict[str, str]
+
+
+def view_of(path: Path) -> View:
+    """All that a sound store shows, also of commits that only the reflog remembers."""
+    with History(open_store(path, create=False)) as history:
+        refs = refs_of(history)
+        log = log_of(history)
+        moved = {oid for move in history.reflog() for oid in (move.old, move.new) if oid is not None}
+        ids = {one.id for oid in (*moved, *refs.values()) for one in history.log(oid)}
+        return View(refs, log, {oid: state_of(history, oid) for oid in sorted(ids)})
+
+
+def refs_of(history: History) -> dict[str, str]:
+    return {f"{ref.kind}/{ref.name}": ref.commit for ref in history.refs()}
+
+
+def log_of(history: History) -> tuple[str, ...]:
+    """The commits that refs lead to, but for their figures, which are for people."""
+    return tuple(
+        f"{one.id} {one.step} {one.message} {one.metrics} {one.meta} {one.pruned}" for one in history.log(None)
+    )
+
+
+def state_of(history: History, oid: str) -> str:
+    """A hash of a commit and all of its state.
+
+    Raises:
+        CasckptError: it cannot be had.
+    """
+    try:
+        return history.reading(lambda commits: _hash(commits, bytes.fromhex(oid)))
+    except PrunedCommitError:
+        return "pruned"
+
+
+def _hash(commits: Any, oid: bytes) -> str:
+    objects = commits.objects
+    found = hashlib.blake2b(digest_size=16)
+    commit = objects.commit(oid)
+    found.update(repr(commit).encode())
+    check_not_pruned(objects.reader, oid)
+    released = get_mark(objects.reader, oid).released
+    root = shallow(objects.tree(commit.tree), objects.tree)
+    if released:
+        root = Map(tuple((key, item) for key, item in root.entries if key not in released))
+    value = expand(root, objects.tree)
+    found.update(repr(value).encode())
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, Map):
+            stack += [inner for _, inner in item.entries]
+        elif isinstance(item, (list, tuple)) and not isinstance(item, TensorRecord):
+            stack += item
+        elif isinstance(item, Typed):
+            stack.append(item.value)
+        elif isinstance(item, (TensorRecord, ArrayRecord, BlobRecord)) and isinstance(item.storage, NodeRef):
+            node = objects.node(item.storage.id)
+            for chunk in node.ids():
+                found.update(objects.chunk(chunk))
+    return found.hexdigest()
