@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from tests.trials.races import CROWD, FORCED, INTERLEAVINGS
+from tests.trials.races import COPIES, CROWD, FORCED, INTERLEAVINGS
 from tests.trials.races.children import BrokenPromiseError
 from tests.trials.races.controls import CONTROLS
 from tests.trials.races.crowd import ROUND
@@ -35,6 +35,12 @@ def test_processes_come_in_any_order_and_nothing_is_lost(tmp_path) -> None:
 def test_each_race_is_forced_and_nothing_is_lost(tmp_path) -> None:
     outcomes = tried(FORCED, range(100), tmp_path)
     assert outcomes.total() == 100 and set(outcomes) == set(RACES)
+
+
+def test_a_copy_of_the_folder_made_by_cp_while_others_write_is_whole_or_refused(tmp_path) -> None:
+    outcomes = tried(COPIES, range(25), tmp_path)
+    assert outcomes.total() == 25 and outcomes["opened: whole"] >= 5
+    assert sum(count for label, count in outcomes.items() if label.startswith("refused")) >= 5
 
 
 @pytest.mark.parametrize("control", CONTROLS)
