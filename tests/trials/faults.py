@@ -14,8 +14,11 @@ from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 
+import lmdb
+
 import casckpt
 from casckpt.errors import AbandonedCommitError, CasckptError, StoreFailedError, StoreFullError
+from casckpt.store.environment import Environment
 from tests.native import SHORT, build
 from tests.trials.model import Act, Model
 from tests.trials.oracle import go_on, hold
@@ -99,7 +102,7 @@ def _after(path: Path, story: Story, act: Act, error: CasckptError | None, call:
         except StoreFailedError:
             assert isinstance(error, (StoreFailedError, StoreFullError, AbandonedCommitError)), "an error that is late"
             outcome += ", opened again"
-            _close(repo)
+            leave(repo)
             repo = None
     if repo is None:
         repo = _opened_again(path, model, chance)
@@ -110,7 +113,8 @@ def _after(path: Path, story: Story, act: Act, error: CasckptError | None, call:
     return f"{outcome}, {said}"
 
 
-def _close(repo: casckpt.Repository) -> None:
+def leave(repo: casckpt.Repository) -> None:
+    """Close a handle that is of no use any more."""
     with contextlib.suppress(CasckptError):  # of a commit in flight that nobody was told of
         repo.close()
 
@@ -121,15 +125,29 @@ def _opened_again(path: Path, model: Model, chance: Random) -> casckpt.Repositor
     given = {} if model.made else settings(model.seed)
     faults.arm(path.parent, chance.randint(1, 12), chance.choice(list(CODES.values())), 1)
     with contextlib.suppress(CasckptError):
-        _close(casckpt.open(path, create=not model.made, **given))
+        leave(casckpt.open(path, create=not model.made, **given))
     faults.disarm()
     return casckpt.open(path, create=not model.made, **given)
 
 
-def trials(seeds: Iterable[int], folder: Path) -> Generator[Counter[str], None, None]:
+def swallowing(seed: int, folder: Path) -> Counter[str]:
+    """As `trial`, of a store that is broken, for the harness to see: it takes no notice where a sync fails."""
+    sync = Environment.sync
+
+    def tried(self: Environment) -> None:
+        with contextlib.suppress(lmdb.Error):
+            sync(self)
+
+    Environment.sync = tried  # type: ignore[method-assign]
+    return trial(seed, folder)
+
+
+def trials(
+    seeds: Iterable[int], folder: Path, work: str = "tests.trials.faults:trial"
+) -> Generator[Counter[str], None, None]:
     """Under the shim, which is built first."""
     with TemporaryDirectory() as built:
-        yield from warm("tests.trials.faults:trial", build("faults", Path(built)))(seeds, folder)
+        yield from warm(work, build("faults", Path(built)))(seeds, folder)
 
 
 RECIPES = (

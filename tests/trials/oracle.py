@@ -81,6 +81,7 @@ def settle(path: Path, model: Model) -> str:
         model.become(model.stages()[0])
         return ABSENT
     with repo:
+        assert not {"compacting", "creating"} & {one.name for one in path.iterdir()}, "what was begun lies there still"
         said = hold(path, repo, model)
     model.open = False
     return said

@@ -263,4 +263,6 @@ class Story:
             held[THINNED]["new"].zero_()
             held["model"]["drift"].add_(1)
             pending.append(one)
+        for one in pending:  # each is heard of, or a later call would tell what became of it
+            one.exception()
         return [one.result().id for one in pending]
