@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, Self
 import lmdb
 
 from casckpt.errors import CorruptObjectError, StoreBusyError, StoreClosedError
-from casckpt.store import filesystem, openers
+from casckpt.store import filesystem, forked_imports, openers  # noqa: F401 - the second acts at forks
 from casckpt.store.datafile import way_out
 from casckpt.store.environment import Environment
 from casckpt.store.locks import FileLock

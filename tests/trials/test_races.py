@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from tests.trials.races import COPIES, CROWD, FORCED, INTERLEAVINGS
+from tests.trials.races import COPIES, CROWD, FORCED, INTERLEAVINGS, THREADS
 from tests.trials.races.children import BrokenPromiseError
 from tests.trials.races.controls import CONTROLS
 from tests.trials.races.crowd import ROUND
@@ -41,6 +41,11 @@ def test_a_copy_of_the_folder_made_by_cp_while_others_write_is_whole_or_refused(
     outcomes = tried(COPIES, range(25), tmp_path)
     assert outcomes.total() == 25 and outcomes["opened: whole"] >= 5
     assert sum(count for label, count in outcomes.items() if label.startswith("refused")) >= 5
+
+
+def test_threads_that_share_a_repository_and_children_that_are_forked_amid_them_lose_nothing(tmp_path) -> None:
+    outcomes = tried(THREADS, range(3), tmp_path)
+    assert outcomes.total() == 3 and outcomes["closed under its threads"] == 1
 
 
 @pytest.mark.parametrize("control", CONTROLS)

@@ -4,5 +4,6 @@ from tests.trials.races.copies import COPIES
 from tests.trials.races.crowd import CROWD
 from tests.trials.races.forced import FORCED
 from tests.trials.races.interleavings import INTERLEAVINGS
+from tests.trials.races.threads import THREADS
 
-RECIPES = (CROWD, INTERLEAVINGS, FORCED, COPIES)
+RECIPES = (CROWD, INTERLEAVINGS, FORCED, COPIES, THREADS)
