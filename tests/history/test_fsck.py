@@ -139,8 +139,12 @@ def test_a_damaged_head_and_a_counter_that_is_behind_are_found(history, store) -
     put(store, Space.REFLOG, b"odd", b"x")
     put(store, Space.MARK, b"odd", b"x")
     report = history.fsck()
-    assert errors(report) == {"damaged-counter", "damaged-ref", "stray-key"}
-    assert (report.counts["damaged-ref"], report.counts["stray-key"]) == (2, 2)
+    assert errors(report) == {"damaged-counter", "damaged-ref", "damaged-reflog-entry", "stray-key"}
+    assert (report.counts["damaged-ref"], report.counts["damaged-reflog-entry"], report.counts["stray-key"]) == (
+        2,
+        1,
+        1,
+    )
     put(store, Space.META, b"reflog_next", b"\xff" * 8)
     assert history.fsck().counts["damaged-counter"] == 1
 

@@ -118,7 +118,7 @@ def _check_moves(reader: Reader, findings: Findings, records: Records) -> dict[s
     went: dict[str, bytes | None] = {}
     for key in reader.keys(Space.REFLOG):
         if len(key) != 8:
-            findings.add("stray-key", f"the reflog holds an entry under {_shown(key)}")
+            findings.add("damaged-reflog-entry", f"it stands under {_shown(key)}, which is no number of one")
             continue
         seq = last = int.from_bytes(key, "big")
         records.moves += 1

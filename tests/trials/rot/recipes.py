@@ -24,7 +24,7 @@ _HARMLESS: Final = "hurts nothing"
 
 
 @cache
-def _template(name: str, folder: Path) -> tuple[Template, Map]:
+def template_of(name: str, folder: Path) -> tuple[Template, Map]:
     """Made once in each warm process, which has no threads: so in a child."""
     made = in_child(template, name, folder)
     path = folder / f"map {name}"
@@ -52,7 +52,7 @@ def _trying(path: Path) -> str:
 def damages(seed: int, folder: Path) -> Counter[str]:
     """So many damages to one store, one after the other, each to a store that is whole but for it."""
     name = list(TEMPLATES)[seed % len(TEMPLATES)]
-    made, known = _template(name, folder)
+    made, known = template_of(name, folder)
     return _in_child(_damages, seed, folder / str(seed), made, known)
 
 
@@ -85,7 +85,7 @@ def bits(seed: int, folder: Path) -> Counter[str]:
 
     Those where nothing is are flipped all at once: nothing may come of it. The others are flipped one by one.
     """
-    made, known = _template("mixed", folder)
+    made, known = template_of("mixed", folder)
     return _in_child(_bits, seed, folder / str(seed), made, known)
 
 
@@ -128,14 +128,15 @@ def _flipped(path: Path, made: Template, bits: list[int]) -> str:
 def lengths(seed: int, folder: Path) -> Counter[str]:
     """A file cut at a page's bound, a byte before and a byte behind it."""
     names = list(TEMPLATES)
-    made, _ = _template(names[seed % len(names)], folder)
+    made, _ = template_of(names[seed % len(names)], folder)
     return _in_child(_lengths, seed // len(names), folder / str(seed), made)
 
 
 def _lengths(number: int, path: Path, made: Template) -> Counter[str]:
     outcomes: Counter[str] = Counter()
     whole = made.files["data.mdb"]
-    bound = number % (len(whole) // SIZE + 1) * SIZE
+    bounds = len(whole) // SIZE + 1
+    bound = (number + 1) * order(bounds) % bounds * SIZE
     for length in (bound - 1, bound, bound + 1):
         if 0 <= length <= len(whole):
             made.put(path)
@@ -169,5 +170,13 @@ RECIPES = (
         unit="lengths",
         goal=2_000,
         trials=warm("tests.trials.rot.recipes:lengths"),
+    ),
+    Recipe(
+        name="rot-while-open",
+        promises=("P3",),
+        what="a file is damaged under a process that has it open, which may be killed by it; then another opens it",
+        unit="damages",
+        goal=10_000,
+        trials=warm("tests.trials.rot.opened:trial"),
     ),
 )
