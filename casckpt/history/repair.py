@@ -19,7 +19,7 @@ from casckpt.history.fetch import SPACE_OF, Objects
 from casckpt.history.fsck.check import fsck
 from casckpt.history.fsck.findings import DAMAGE, Finding
 from casckpt.history.fsck.report import FsckReport
-from casckpt.limits import KIB, WRITE_BATCH
+from casckpt.limits import KIB, MAX_FINDINGS, WRITE_BATCH
 from casckpt.objects.codec import encode
 from casckpt.objects.ids import IdScheme, Kind
 from casckpt.objects.node import NodeRef
@@ -35,6 +35,7 @@ _KINDS: Final = {f"{how}-{kind.name.lower()}": kind for how in ("missing", "dama
     "dangling-ref": Kind.COMMIT,
     "dangling-reflog-entry": Kind.COMMIT,
 }
+_OF_CHUNKS: Final = [id for id, kind in _KINDS.items() if kind is Kind.CHUNK]
 _RECORDS: Final = ("missing-base-record", "stray-base-record")
 
 
@@ -104,6 +105,8 @@ class _Repair:
         while not after.stopped:
             done = len(self._healed) + self._records
             self._heal([key for found in after.findings for key in _keys(found)])
+            if any(after.counts.get(id, 0) > MAX_FINDINGS for id in _OF_CHUNKS):  # of so many not all were named
+                self._heal(list(self._bad_chunks()))
             if any(id in after.counts for id in _RECORDS):
                 self._mend_records()
             if self._dry_run or len(self._healed) + self._records == done:
@@ -115,7 +118,7 @@ class _Repair:
             healed={name.lower(): count for name, count in Counter(kind.name for kind, _ in self._healed).items()},
             objects=tuple(map(_named, self._healed)),
             records=self._records,
-            lost=tuple(_named(key) for key in self._lost if key not in self._healed),
+            lost=tuple(_named(key) for key in self._lost if key not in self._healed and self._is_wanted(key, after)),
             before=before,
             after=after,
             seconds=time.monotonic() - began,
@@ -123,6 +126,25 @@ class _Repair:
 
     def _check(self) -> FsckReport:
         return fsck(self._store, self._scheme, read_data=True, progress=self._progress)
+
+    def _is_wanted(self, key: ObjectKey, after: FsckReport) -> bool:
+        """Whether a check still misses an object that is not to be had; what was tried beside those is no loss."""
+        return any(found.object == key[1].hex() for found in after.findings)
+
+    def _bad_chunks(self) -> Iterator[ObjectKey]:
+        """Every chunk that is damaged, or that a node leads to and is not there."""
+        self._progress("looking for all damaged chunks", 0, 0)
+        with self._store.read() as reader:
+            objects = Objects(reader, self._scheme)
+            for oid in reader.keys(SPACE_OF[Kind.NODE]):
+                with suppress(*DAMAGE):
+                    ids = objects.node(oid).ids()
+                    yield from ((Kind.CHUNK, one) for one in ids if not reader.has(SPACE_OF[Kind.CHUNK], one))
+            for oid in reader.keys(SPACE_OF[Kind.CHUNK]):
+                try:
+                    objects.chunk(oid)
+                except DAMAGE:
+                    yield Kind.CHUNK, oid
 
     # -- objects -------------------------------------------------------------------------------------------------------
 

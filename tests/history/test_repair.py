@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from casckpt.errors import NotAStoreError, StoreBusyError, StoreNotFoundError, StoreSettingsError
+from casckpt.history import repair
 from casckpt.history.bases import base_of
+from casckpt.history.fsck import data, findings, structure
 from casckpt.history.repository import History
 from casckpt.objects.ids import Kind
 from casckpt.store.lmdb_store import open_store
@@ -113,6 +115,23 @@ def test_where_a_base_is_nowhere_what_lies_over_it_is_fetched(history: History, 
     report = history.repair(tmp_path / "other")
     assert f"chunk {delta.hex()}" in report.objects and f"chunk {base.hex()}" in report.lost
     assert not report.ok and load(history, "main") == newest
+
+
+def test_more_chunks_than_a_check_names_are_healed_at_once(
+    history: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checks = []
+    real = repair.fsck
+    monkeypatch.setattr(repair, "fsck", lambda *args, **more: checks.append(1) or real(*args, **more))
+    for module in (repair, data, structure, findings):
+        monkeypatch.setattr(module, "MAX_FINDINGS", 2)
+    for number, oid in enumerate(keys(history.store, Space.CHUNK)):
+        if number % 2:
+            flip(history.store, Space.CHUNK, oid)
+        else:
+            put(history.store, Space.CHUNK, oid, None)
+    report = history.repair(tmp_path / "copy")
+    assert report.ok and report.healed == {"chunk": 18} and len(checks) <= 4
 
 
 def test_a_copy_that_is_damaged_itself_does_no_harm(history: History, tmp_path: Path) -> None:
