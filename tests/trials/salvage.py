@@ -146,6 +146,15 @@ def swapped(data: bytearray, chance: random.Random) -> None:
         data[first], data[second] = data[second], data[first]
 
 
+def several(data: bytearray, chance: random.Random) -> None:
+    """Two sorts of damage, and none of the heads."""
+    for damage in chance.sample([zeroed_branches, zeroed_leaves, page_heads, zeroed_ranges, garbage, swapped], 2):
+        damage(data, chance)
+    data[: 2 * SIZE] = bytes(2 * SIZE)
+    if chance.random() < 0.3:
+        truncated(data, chance)
+
+
 def nothing(data: bytearray, chance: random.Random) -> None:
     """A store that is sound."""
 
@@ -159,6 +168,7 @@ DAMAGES = (
     garbage,
     truncated,
     swapped,
+    several,
     nothing,
 )
 
@@ -266,6 +276,8 @@ def one(seed: int, folder: Path) -> Counter[str]:
     file = folder / "store" / "data.mdb"
     data = bytearray(file.read_bytes())
     damage(data, chance)
+    if chance.random() < 0.2:
+        (folder / "store" / "mark").unlink()
     file.write_bytes(data)
     label = damage.__name__.replace("_", " ")
     left = Left(bytes(data))
