@@ -447,7 +447,7 @@ def test_too_little_room_is_told_with_both_numbers_before_anything_is_done(
 
 
 def test_a_file_that_cannot_grow_on_the_way_costs_nothing(tmp_path: Path) -> None:
-    """Real failing writes, by the limit on the size of files; every other one by a shim, in tests.trials.test_faults."""
+    """Real failing writes, by the limit on the size of files; every other one by a shim, in tests/trials."""
     make(tmp_path / "store", size=400_000)
     said = run(
         """
