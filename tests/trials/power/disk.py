@@ -125,17 +125,21 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Obeyed:
-    """Which syncs count; all of them, but for tests of the tests."""
+    """Which syncs count, after so many events; all of them, but for tests of the tests."""
 
     files: bool = True
     folders: bool = True
     lasting_writes: bool = True
+    after: int = 0
+
+
+ALL: Final = Obeyed()
 
 
 class Disk:
     """Goes through a recording event by event."""
 
-    def __init__(self, root: int, obeyed: Obeyed = Obeyed()) -> None:
+    def __init__(self, root: int, obeyed: Obeyed = ALL) -> None:
         self.root = Folder()
         self.changes: list[Change] = []
         """Changes of names that are not lasting yet, in order."""
@@ -151,7 +155,7 @@ class Disk:
             case Write(inode, at, data, lasting):
                 file = self._file(inode)
                 file.write(self._moment, at, data)
-                if lasting and self._obeyed.lasting_writes:
+                if lasting and self._counts(self._obeyed.lasting_writes):
                     file.sync(self._moment, range(at // SECTOR, (at + len(data) - 1) // SECTOR + 1))
             case Resize(inode, size):
                 self._file(inode).resize(self._moment, size)
@@ -171,6 +175,9 @@ class Disk:
                 self._change((new, self._there(old)))
             case Said():
                 pass
+
+    def _counts(self, obeyed: bool) -> bool:
+        return obeyed or self._moment <= self._obeyed.after
 
     def at(self, path: str) -> Node | None:
         """What programs see under a path."""
@@ -209,9 +216,9 @@ class Disk:
 
     def _sync(self, node: Node, moment: int) -> None:
         if isinstance(node, File):
-            if self._obeyed.files:
+            if self._counts(self._obeyed.files):
                 node.sync(moment)
-        elif self._obeyed.folders:
+        elif self._counts(self._obeyed.folders):
             covered = [change for change in self.changes if change.moment <= moment and node in change.where]
             self.changes = [change for change in self.changes if change not in covered]
             for change in covered:

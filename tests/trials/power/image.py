@@ -15,8 +15,8 @@ _LOST, _GARBAGE = 0.375, 0.25
 def contents(file: File, random: Random) -> bytes:
     """What is in a file then.
 
-    Each unsynced sector is kept as it was after any of its writes, lost, or garbage; but what was written within one
-    sector is kept or lost.
+    Each unsynced sector is kept as it was after one of its writes, the last one rather than another; or it is lost; or
+    it is garbage, but not where each write was within it.
     """
     size = len(file.lasting)
     if file.sizes:
@@ -36,7 +36,7 @@ def contents(file: File, random: Random) -> bytes:
         if draw < _LOST + _GARBAGE and not all(version.whole for version in versions):
             data = _garbage(file.held(sector), versions[-1].data, random)
         else:
-            data = random.choice(versions).data
+            data = random.choice((versions[-1], random.choice(versions))).data
         found[at : at + SECTOR] = data[: size - at]
     return bytes(found)
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from tests.trials.power.disk import Disk, Obeyed
-from tests.trials.power.image import as_seen, on_disk
+from tests.trials.power.disk import ALL, Disk, Obeyed
+from tests.trials.power.image import as_seen, on_disk, write_image
 from tests.trials.power.log import Event, Said, SyncEnds, read_log
 from tests.trials.power.worker import Worker
 
@@ -58,10 +59,10 @@ def _comparable(contents: dict[str, bytes | None]) -> dict[str, bytes | None]:
     return {path: None if path.endswith(UNSEEN) else held for path, held in contents.items()}
 
 
-def moments(root: int, events: Sequence[Event], points: Sequence[int], obeyed: Obeyed) -> Iterator[Moment]:
+def moments(root: int, events: Sequence[Event], points: Sequence[int], obeyed: Obeyed = ALL) -> Iterator[Moment]:
     """The disk at these points, which are in order. It is the same object, going on."""
     disk = Disk(root, obeyed)
-    said: list[tuple[int, dict[str, Any]]] = [
+    words: list[tuple[int, dict[str, Any]]] = [
         (at, json.loads(event.text)) for at, event in enumerate(events) if isinstance(event, Said)
     ]
     done = 0
@@ -69,8 +70,8 @@ def moments(root: int, events: Sequence[Event], points: Sequence[int], obeyed: O
         for event in events[done:point]:
             disk.apply(event)
         done = point
-        before = [one for at, one in said if at < point]
-        after = [one["acknowledged"] for at, one in said if at >= point and "acknowledged" in one]
+        before = [one for at, one in words if at < point]
+        after = [one["acknowledged"] for at, one in words if at >= point and "acknowledged" in one]
         acknowledged = [one["acknowledged"] for one in before if "acknowledged" in one]
         yield Moment(
             disk,
@@ -83,7 +84,23 @@ def moments(root: int, events: Sequence[Event], points: Sequence[int], obeyed: O
 
 def some_points(random: Random, events: Sequence[Event], count: int) -> list[int]:
     """Points of a recording in order: anywhere, where a sync has begun and not ended, or where something was said."""
-    syncs = [at for at, event in enumerate(events) if isinstance(event, SyncEnds) and at]
-    words = [at + 1 for at, event in enumerate(events) if isinstance(event, Said)]
-    places = (range(1, len(events) + 1), syncs, words)
-    return sorted(random.choice(random.choice(places)) for _ in range(count))
+    places = (range(1, len(events) + 1), [at for at, event in enumerate(events) if isinstance(event, SyncEnds)])
+    return sorted(random.choice(random.choice((*places, said(events)))) for _ in range(count))
+
+
+def said(events: Sequence[Event], after: int = 0) -> list[int]:
+    """The points at which something was just said."""
+    return [at + 1 for at, event in enumerate(events) if isinstance(event, Said) and at >= after]
+
+
+def write_found(worker: Worker, check: str, moment: Moment, seed: int, place: Path, draw: int) -> str:
+    """Write the disk of a moment at `place`, as a draw has it, and have it looked at; returns what was found.
+
+    Raises:
+        BrokenPromiseError: what was found is left there.
+    """
+    place.mkdir()
+    write_image(moment.disk, Random(draw), place)
+    found: str = worker.ask(check, str(place), seed, moment.acknowledged, moment.doing, moment.then, draw)
+    shutil.rmtree(place)
+    return found

@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from casckpt.errors import NotAStoreError, StoreNotFoundError
+from casckpt.errors import HistoryLostError, NotAStoreError, StoreNotFoundError
 from casckpt.history.commits import Commit
 from casckpt.history.repository import History
 from casckpt.store.lmdb_store import open_store
@@ -32,7 +32,8 @@ def check(
     random = Random(draw)
     about = "nothing" if doing is None else doing["what"]
     if acknowledged is None:
-        return f"in its creation: {_check_created(Path(folder) / STORE, seed)}"
+        anew = about == "anew"
+        return f"in its creation{' anew' * anew}: {_check_created(Path(folder) / STORE, seed, anew)}"
     found = _check_backups(Path(folder), seed, acknowledged, doing, random)
     with History(open_store(Path(folder) / STORE, create=False)) as history:
         found = _check_history(history, seed, acknowledged, doing, random) or found
@@ -40,15 +41,18 @@ def check(
     return f"in {about}: {found or 'as before'}"
 
 
-def _check_created(path: Path, seed: int) -> str:
-    """A store that nobody was told of: it is there and empty, or can be made."""
+def _check_created(path: Path, seed: int, anew: bool) -> str:
+    """A store that nobody was told of: it is there and empty, or can be made. anew: where there was one before."""
     found = "made"
     try:
         open_store(path, create=False).close()
     except (StoreNotFoundError, NotAStoreError):
         found = "to be made"
-    with History(open_store(path, chunk_size=CHUNK, codec="auto")) as history:
-        assert history._tip is None
+    except HistoryLostError:
+        assert anew
+        found = "to be accepted"
+    with History(open_store(path, chunk_size=CHUNK, codec="auto", accept_loss=anew)) as history:
+        assert history._tip is None or anew
         _check_sound(history)
     _go_on(path, seed, 1, Random(seed))
     return found
@@ -59,7 +63,6 @@ def _check_history(
 ) -> str:
     """Everything that was acknowledged, and at most what was being done; returns in words what of that came about."""
     what = "" if doing is None else doing["what"]
-    assert doing is None or acknowledged is not None
     kept: dict[str, int] = dict(acknowledged["kept"])
     tip = None if history._tip is None else history._tip.hex()
     found = ""

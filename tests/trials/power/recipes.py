@@ -10,9 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from tests.trials.power.disk import Obeyed
-from tests.trials.power.image import write_image
-from tests.trials.power.images import moments, recorded, some_points
+from tests.trials.power.images import moments, recorded, some_points, write_found
 from tests.trials.power.worker import BrokenPromiseError, working
 from tests.trials.recipe import Recipe
 
@@ -20,58 +18,43 @@ IMAGES: Final = 40
 """Of one story."""
 
 
-# What is imported late, where few need it: here every image does.
-_LATE: Final = (
-    *("diff", "fsck.check", "gc", "lineage", "listing", "narrow", "prune", "recode", "reinstate", "repack", "walk"),
-    "counterpart",
-)
-
-
 @dataclass(frozen=True, slots=True)
 class Stories:
     """Trials of one kind of story: each seed is one, recorded, with some images of it.
 
-    tell, check: "module:name" of what is recorded, and of what looks at an image. obeyed: which syncs count. broken:
-    whether a broken promise is counted and gone on after, as where syncs do not count; else it is raised.
+    tell, check: "module:name" of what is recorded, and of what looks at an image. acts: how much may be done in one.
     """
 
     tell: str
     check: str
     acts: tuple[int, ...]
     images: int = IMAGES
-    obeyed: Obeyed = Obeyed()  # noqa: RUF009 - frozen
-    broken: bool = False
 
     def trials(self, seeds: Iterable[int], folder: Path) -> Generator[Counter[str], None, None]:
         """As `Recipe.trials`."""
         disk, image = folder / "disk", folder / "image"
-        modules = [named.partition(":")[0] for named in (self.tell, self.check)]
-        modules += [f"casckpt.history.{name}" for name in _LATE] + ["casckpt.store.pages", "casckpt.store.upgrade"]
-        with working(folder, *modules) as worker:
+        with working(folder, self.tell, self.check) as worker:
             for seed in seeds:
                 random = Random(seed)
                 found: Counter[str] = Counter()
                 root, events = recorded(worker, self.tell, disk, seed, random.choice(self.acts))
-                for moment in moments(root, events, some_points(random, events, self.images), self.obeyed):
+                points = some_points(random, events, self.images)
+                for moment in moments(root, events, points):
                     draw = random.getrandbits(32)
-                    image.mkdir()
-                    write_image(moment.disk, Random(draw), image)
-                    arguments = (moment.acknowledged, moment.doing, moment.then, draw)
                     try:
-                        found[worker.ask(self.check, str(image), seed, *arguments)] += 1
+                        found[write_found(worker, self.check, moment, seed, image, draw)] += 1
                     except BrokenPromiseError as error:
-                        if not self.broken:
-                            raise BrokenPromiseError(
-                                f"seed {seed}, at {moment.point} of {len(events)}, {moment.doing}, draw {draw}: {error}"
-                            ) from error
-                        found["broken"] += 1
-                    shutil.rmtree(image)
+                        raise BrokenPromiseError(
+                            f"seed {seed}, at {moment.point} of {len(events)}, in {moment.doing}, draw {draw}, "
+                            f"left in {image}: {error}"
+                        ) from error
                 shutil.rmtree(disk)
                 shutil.rmtree(f"{disk} of it", ignore_errors=True)  # what a story keeps off the disk
                 yield found
 
 
-STORE_STORIES: Final = Stories("tests.trials.power.story:tell", "tests.trials.power.oracle:check", (2, 6, 12, 18))
+STORE: Final = Stories("tests.trials.power.story:tell", "tests.trials.power.oracle:check", (2, 6, 12, 18))
+ANEW: Final = Stories("tests.trials.power.story:tell_anew", "tests.trials.power.oracle:check", (1, 3))
 EXPORTS: Final = Stories("tests.trials.power.exports:tell", "tests.trials.power.exports:check", (8, 16))
 
 RECIPES = (
@@ -81,7 +64,15 @@ RECIPES = (
         what="power fails at any moment of commits, gc, prune, repack, compact, backup or the making of a store",
         unit="images",
         goal=100_000,
-        trials=STORE_STORIES.trials,
+        trials=STORE.trials,
+    ),
+    Recipe(
+        name="power-loss-anew",
+        promises=("P1", "P4"),
+        what="power fails while a store is made, and made anew where one was lost",
+        unit="images",
+        goal=5_000,
+        trials=ANEW.trials,
     ),
     Recipe(
         name="power-loss-exports",

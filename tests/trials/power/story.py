@@ -17,6 +17,7 @@ from casckpt.history import ingest
 from casckpt.history.repository import History
 from casckpt.history.retention import Keep
 from casckpt.store import compact
+from casckpt.store.filesystem import sync_folder
 from casckpt.store.lmdb_store import open_store
 from tests.history.world import State, commit
 
@@ -75,12 +76,15 @@ class Story:
         }
         self.say(json.dumps({"acknowledged": found, "doing": None}))
 
-    def open(self) -> None:
-        self.begins("open")
-        self.history = History(open_store(self.folder / STORE, chunk_size=CHUNK, codec="auto"))
+    def open(self, *, accept_loss: bool = False) -> None:
+        """Open the store, which is made if absent."""
+        self.begins("anew" if accept_loss else "open")
+        store = open_store(self.folder / STORE, chunk_size=CHUNK, codec="auto", accept_loss=accept_loss)
+        self.history = History(store)
         self.acknowledged()
 
     def close(self) -> None:
+        """Close it: nothing is lost by that, and nothing gained."""
         self.begins("close")
         assert self.history is not None
         self.history.close()
@@ -177,6 +181,21 @@ ACTS: Final = {
     "backup": 1,
     "gc_beside_commits": 1,
 }
+
+
+def tell_anew(folder: str, seed: int, acts: int, say: Say) -> None:
+    """The same, of a store that is begun anew where one has lost its data file: its mark is there still."""
+    small_batches()
+    story = Story(Path(folder), seed, say)
+    for anew in (False, True):
+        story.open(accept_loss=anew)
+        for _ in range(acts):
+            story.act("commit")
+        story.close()
+        if not anew:
+            say(json.dumps({"acknowledged": None, "doing": {"what": "anew"}}))
+            (Path(folder) / STORE / "data.mdb").unlink()
+            sync_folder(Path(folder) / STORE)
 
 
 def tell(folder: str, seed: int, acts: int, say: Say) -> None:

@@ -14,13 +14,18 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tests.native import build
 from tests.processes import Program
 
 # Seconds after which a piece of work is killed.
-_PATIENCE = 30
+_PATIENCE: Final = 30
+# What casckpt imports late, where few need it: here every piece of work does.
+_LATE: Final = (
+    *("counterpart", "diff", "fsck.check", "gc", "lineage", "listing", "narrow", "prune", "recode", "reinstate"),
+    *("repack", "walk"),
+)
 
 
 def serve() -> None:
@@ -90,15 +95,16 @@ class Worker:
 
 
 @contextmanager
-def working(folder: Path, *modules: str) -> Iterator[Worker]:
-    """A worker that has imported these modules. folder: where the recorder is built, if it is not there."""
+def working(folder: Path, *works: str) -> Iterator[Worker]:
+    """A worker that has imported what these need. folder: where the recorder is built, if it is not there."""
     library = folder / "recorder.so"
     if not library.exists():
         library = build("recorder", folder)
     held = os.environ.get("LD_PRELOAD")
     os.environ["LD_PRELOAD"] = str(library)
     try:
-        imports = "".join(f"import {module}\n" for module in modules)
+        modules = [work.partition(":")[0] for work in works] + [f"casckpt.history.{name}" for name in _LATE]
+        imports = "".join(f"import {module}\n" for module in (*modules, "casckpt.store.pages", "casckpt.store.upgrade"))
         program = Program(f"{imports}from tests.trials.power.worker import serve\nserve()")
     finally:
         if held is None:
