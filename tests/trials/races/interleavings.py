@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -35,14 +35,27 @@ class Part:
 
 @dataclass(slots=True)
 class Game:
-    """One game. turn: who goes next, of those who can, and how many points it may pass."""
+    """One game. turn: who goes next, of those who can, and how many points it may pass. doomed: who is killed, and at
+    which of the points where it waits."""
 
     template: int
     parts: list[Part]
     turn: Callable[[list[int]], tuple[int, int]]
     name: str
+    doomed: tuple[int, int] = (-1, 0)
     trace: list[str] = field(default_factory=list)
     outcomes: list[list[object]] = field(default_factory=list)
+
+    def done(self) -> Iterator[tuple[int, Part, Move, object]]:
+        """Every move that came to its end: of whom, and its outcome."""
+        for number, (part, outcomes) in enumerate(zip(self.parts, self.outcomes, strict=True)):
+            for move, outcome in zip(part.moves, outcomes, strict=False):
+                yield number, part, move, outcome
+
+    def in_flight(self) -> list[tuple[Part, Move]]:
+        """Moves of which nobody knows whether they came about: of who was killed in one."""
+        pairs = zip(self.parts, self.outcomes, strict=True)
+        return [(part, part.moves[len(got)]) for part, got in pairs if len(got) < len(part.moves)]
 
 
 class Table:
@@ -50,6 +63,8 @@ class Table:
 
     def __init__(self, folder: Path, child: Callable[..., Child], control: str | None = None) -> None:
         self._folder = folder
+        self._child = child
+        self._control = control
         self._players = [child(f"player {number}", play, control) for number in range(PLAYERS)]
         self._ledgers = [make(folder / f"template {number}", number) for number in range(COUNT)]
 
@@ -84,9 +99,17 @@ class Table:
             player.say((str(path), part.branch, part.moves))
         points = [0] * len(players)
         waiting = [number for number in range(len(players)) if self._until_it_waits(game, number, points)]
+        waits = Counter(waiting)
         while waiting:
             number, steps = game.turn(waiting)
+            if (number, waits[number]) == game.doomed:
+                self._players[number].kill()
+                self._players[number] = self._child(f"another player {number}", play, self._control)
+                game.trace.append(f"{number} was killed")
+                waiting.remove(number)
+                continue
             players[number].say(steps)
+            waits[number] += 1
             if not self._until_it_waits(game, number, points):
                 waiting.remove(number)
         return points
@@ -108,27 +131,36 @@ class Table:
     def _judge(self, game: Game, path: Path) -> None:
         ledger = self.ledger(game.template)
         loaded: list[tuple[str, object]] = []
+        uncertain: set[str] = set()
         last: dict[str, dict[str, str]] = {}
-        for number, part in enumerate(game.parts):
-            for move, outcome in zip(part.moves, game.outcomes[number], strict=True):
-                if isinstance(outcome, tuple) and outcome[0] == "refused":
-                    continue
-                if move[0] == "commit":
-                    ledger.states[str(outcome)] = move[1]
-                elif move[0] == "reinstate":
-                    ledger.states[str(outcome)] = ledger.states[move[1]]
-                elif move[0] == "prune":
-                    assert isinstance(outcome, list)
-                    ledger.released.update(outcome)
-                elif move[0] == "load":
-                    assert isinstance(outcome, tuple)
-                    loaded.append(outcome)
-                if move[0] in ("commit", "reinstate", "rollback"):
-                    last.setdefault(str(number), {})[part.branch] = str(outcome)
+        for number, part, move, outcome in game.done():
+            if isinstance(outcome, tuple) and outcome[0] == "refused":
+                continue
+            if move[0] == "commit":
+                ledger.states[str(outcome)] = move[1]
+            elif move[0] == "reinstate":
+                ledger.states[str(outcome)] = ledger.states[move[1]]
+            elif move[0] == "prune":
+                assert isinstance(outcome, list)
+                ledger.released.update(outcome)
+            elif move[0] == "load":
+                assert isinstance(outcome, tuple)
+                loaded.append(outcome)
+            if move[0] in ("commit", "reinstate", "rollback"):
+                last.setdefault(str(number), {})[part.branch] = str(outcome)
+        for part, move in game.in_flight():
+            if move[0] == "commit":
+                ledger.maybe.append(move[1])
+            elif move[0] == "reinstate":
+                ledger.maybe.append(ledger.states[move[1]])
+            ledger.is_any_released |= move[0] == "prune"
+            uncertain.add(str(move[1]) if move[0] in ("delete", "make") else part.branch)
         for oid, held in loaded:
-            assert held == state(ledger.states[oid]), f"a reader saw commit {oid} with another state"
+            known = [ledger.states[oid]] if oid in ledger.states else ledger.maybe
+            assert held in [state(one) for one in known], f"a reader saw commit {oid} with another state"
         alone = sole_writers({str(n): [(p.branch, move) for move in p.moves] for n, p in enumerate(game.parts)})
         tips = {branch: last[who][branch] for branch, who in alone.items() if branch in last.get(who, {})}
+        tips = {branch: tip for branch, tip in tips.items() if branch not in uncertain}
         judge(path, ledger, tips)
 
 
@@ -158,7 +190,8 @@ def game_of(seed: int, ledger: Callable[[int], Ledger]) -> Game:
     else:
         held = rng.randrange(len(parts)) if rng.random() < 0.5 else 0
         turn = _Held(held, rng.randrange(1, 60))
-    return Game(template, parts, turn, f"seed {seed}")
+    doomed = (rng.randrange(len(parts)), rng.randrange(1, 12)) if rng.random() < 0.2 else (-1, 0)
+    return Game(template, parts, turn, f"seed {seed}", doomed)
 
 
 def _any_order(rng: Random, mean: int, waiting: list[int]) -> tuple[int, int]:
@@ -250,12 +283,12 @@ def _trials(seeds: Iterable[int], folder: Path) -> Generator[Counter[str], None,
 
 def label(game: Game) -> str:
     """What a game came to, in a few words."""
-    done = [(move[0], outcome) for part, got in zip(game.parts, game.outcomes, strict=True)
-            for move, outcome in zip(part.moves, got, strict=True)]  # fmt: skip
+    done = [(move[0], outcome) for _, _, move, outcome in game.done()]
     refused = sorted({outcome[1] for _, outcome in done if isinstance(outcome, tuple) and outcome[0] == "refused"})
     took = any(name == "gc" and isinstance(outcome, tuple) and outcome[0] != "refused" and outcome[1]
                for name, outcome in done)  # fmt: skip
-    return f"gc {'took chunks' if took else 'had nothing to take, or was not asked'}; " + (
+    killed = "one was killed; " if game.in_flight() else ""
+    return f"{killed}gc {'took chunks' if took else 'had nothing to take, or was not asked'}; " + (
         "all went through" if not refused else f"refused: {refused[0]}" + (" and others" if len(refused) > 1 else "")
     )
 

@@ -21,11 +21,14 @@ COUNT = 4
 @dataclass(slots=True)
 class Ledger:
     """What is known of the commits of a store. states: by id, the number of the state. released: ids that prune said it
-    released. dead: ids that nothing led to any more when the game began."""
+    released. dead: ids that nothing led to any more when the game began. maybe: states of commits that a process was
+    making when it was killed. is_any_released: whether one was killed that pruned."""
 
     states: dict[str, int] = field(default_factory=dict)
     released: set[str] = field(default_factory=set)
     dead: list[str] = field(default_factory=list)
+    maybe: list[int] = field(default_factory=list)
+    is_any_released: bool = False
 
     def copy(self) -> Ledger:
         return Ledger(dict(self.states), set(self.released), list(self.dead))
