@@ -219,6 +219,7 @@ class LmdbWriter(LmdbReader):
         self._durable = durable
         self._room = room
         self._written: set[tuple[Space, bytes]] = set()  # values with pages of their own, that are not in the file yet
+        self._last_page = 0
         self._is_examined = False
 
     def _begin(self) -> None:
@@ -270,7 +271,9 @@ class LmdbWriter(LmdbReader):
         if value is None or not has_own_pages(len(key), len(value), page_size) or (space, key) in self._written:
             return
         data = self._environment.path / "data.mdb"
-        problem = problem_of(data, value, page_size, self._environment.end // page_size - 1)
+        if not self._last_page:
+            self._last_page = self._environment.end // page_size - 1
+        problem = problem_of(data, value, page_size, self._last_page)
         if problem is None and not self._is_examined:
             from casckpt.store.pages import check_pages  # here, since few need it
 

@@ -31,6 +31,13 @@ class _Buffer(ctypes.Structure):
     )
 
 
+# Of the C API, with what they take: found out anew at each call, it would cost more than the call.
+_get_buffer = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_void_p, ctypes.c_int)(
+    ("PyObject_GetBuffer", ctypes.pythonapi)
+)
+_release = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(("PyBuffer_Release", ctypes.pythonapi))
+
+
 def has_own_pages(key: int, value: int, page_size: int) -> bool:
     """Whether a value of so many bytes, under a key of so many, has pages of its own (mdb.c: me_nodemax)."""
     return NODE.size + key + value > ((page_size - PAGE.size) // 2 & -2) - 2
@@ -60,8 +67,9 @@ def problem_of(data: Path, value: memoryview, page_size: int, last_page: int) ->
 def _before(value: memoryview) -> bytes:
     """The head of the page that a value begins in, right behind that."""
     view = _Buffer()
-    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(value), ctypes.byref(view), 0)
+    where = ctypes.byref(view)
+    _get_buffer(value, where, 0)
     try:
         return ctypes.string_at(view.buf - PAGE.size, PAGE.size)
     finally:
-        ctypes.pythonapi.PyBuffer_Release(ctypes.byref(view))
+        _release(where)
