@@ -48,7 +48,7 @@ MAX_STATE_TREES: Final = 1 << 18
 # Bytes of tree objects that stand in one state more than once: a few that refer to each other could stand for more than
 # there are atoms. Each counts as SPILL_TREE bytes at least. What they become in memory is a hundred times as long at
 # worst.
-MAX_REPEATED: Final = 64 * MIB
+MAX_REPEATED: Final = 16 * MIB
 
 # -- commits and refs --------------------------------------------------------------------------------------------------
 MAX_REF_NAME: Final = 200

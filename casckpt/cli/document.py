@@ -8,15 +8,19 @@ import math
 import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from casckpt.history.commits import Commit
     from casckpt.history.records import Figures
 
 
+# Bits of an integer that is written as one: Python refuses to write out more than 4300 digits.
+_LONGEST: Final = 14_000
+
+
 def dumps(item: object) -> str:
-    """One line of JSON as the standard has it: nan and infinities, which it cannot say, are strings."""
+    """One line of JSON as the standard has it: nan, infinities and integers of thousands of digits are strings."""
     return json.dumps(_plain(item), allow_nan=False)
 
 
@@ -77,4 +81,6 @@ def _plain(item: object) -> object:
         return {str(key): _plain(inner) for key, inner in item.items()}
     if isinstance(item, (list, tuple)):
         return [_plain(inner) for inner in item]
+    if isinstance(item, int) and item.bit_length() > _LONGEST:
+        return hex(item)
     return item

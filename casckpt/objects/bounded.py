@@ -35,15 +35,16 @@ class Bounded:
         self._fetched += 1
         if self._fetched > MAX_STATE_TREES:
             raise CorruptObjectError(f"a state of more than {MAX_STATE_TREES} tree objects")
-        value = self._fetch(oid)
+        value = None
         if oid in self._met:
             if oid not in self._sizes:
+                value = self._fetch(oid)
                 self._sizes[oid] = max(SPILL_TREE, _least(value))
             self._repeated += self._sizes[oid]
             if self._repeated > MAX_REPEATED:
                 raise CorruptObjectError(f"a state that holds more than {MAX_REPEATED} bytes of the same over and over")
         self._met.add(oid)
-        return value
+        return self._fetch(oid) if value is None else value
 
 
 def bounded(fetch: Callable[[bytes], Value]) -> Bounded:

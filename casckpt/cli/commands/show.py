@@ -42,6 +42,7 @@ def command(session: Session, revision: str | None) -> None:
 
 def _print(commit: Commit, refs: list[str], parts: list[Part]) -> None:
     from casckpt.cli.console import Column, print_fields, print_table
+    from casckpt.objects.paths import readable
 
     fields = [
         ("commit", commit.id),
@@ -51,7 +52,7 @@ def _print(commit: Commit, refs: list[str], parts: list[Part]) -> None:
         ("step", "" if commit.step is None else str(commit.step)),
         ("time", f"{commit.time:%Y-%m-%d %H:%M:%S} UTC, {human_age(commit.time)} ago, on {printable(commit.host)}"),
         ("metrics", "\n".join([f"{printable(name)} {number!r}" for name, number in commit.metrics.items()])),
-        ("meta", "\n".join([printable(f"{key} {item!r}") for key, item in commit.meta.items()])),
+        ("meta", "\n".join([printable(f"{key} {readable(item)}") for key, item in commit.meta.items()])),
         ("message", "\n".join([printable(line) for line in commit.message.splitlines()])),
     ]
     if (figures := commit.figures) is not None:

@@ -14,10 +14,11 @@ from casckpt.history.fsck.findings import DAMAGE, Hurt, HurtCommit
 from casckpt.history.fsck.structure import ObjectKey, Reached
 from casckpt.history.walk import read_top
 from casckpt.limits import MAX_DEPTH, MAX_HURT
+from casckpt.objects.bounded import Bounded
 from casckpt.objects.ids import Kind
 from casckpt.objects.node import NodeRef
 from casckpt.objects.paths import child
-from casckpt.objects.tree import MAP, references
+from casckpt.objects.tree import MAP, Fetch, references
 from casckpt.objects.values import ArrayRecord, BlobRecord, Map, Paged, TensorRecord, TreeRef, Typed, Value
 
 _NONE: frozenset[ObjectKey] = frozenset()
@@ -60,6 +61,8 @@ class Search:
         self._below: dict[bytes, frozenset[ObjectKey]] = {}
         self._in_nodes: dict[bytes, frozenset[ObjectKey]] = {}
         self._walked: set[tuple[bytes, str]] = set()
+        self._lengths: dict[bytes, int] = {}  # items of pages in which nothing is wanted
+        self._once = Bounded(objects.tree)  # for the paths of one state: a few trees may have countless ones
         self._commits: dict[ObjectKey, _Names] = {key: _Names() for key in wanted}
         self._paths: dict[ObjectKey, _Names] = {key: _Names() for key in wanted}
 
@@ -93,6 +96,7 @@ class Search:
 
     def _state(self, root: bytes, released: tuple[str, ...]) -> frozenset[ObjectKey]:
         """What is wanted of a state, its paths noted."""
+        self._once = Bounded(self._objects.tree)
         if released:
             try:
                 top = read_top(self._objects, root)
@@ -132,10 +136,10 @@ class Search:
             self._in_nodes[oid] = known
         return known
 
-    def _read(self, oid: bytes) -> Value:
+    def _read(self, oid: bytes, fetch: Fetch | None = None) -> Value:
         """A tree object; what cannot be read is as if it were None, which leads nowhere."""
         try:
-            return self._objects.tree(oid)
+            return (fetch or self._objects.tree)(oid)
         except DAMAGE:
             return None
 
@@ -165,16 +169,23 @@ class Search:
         if (Kind.TREE, oid) in self._wanted:
             self._paths[Kind.TREE, oid].add(path)
             return
-        self._walk(self._read(oid), path)
+        self._walk(self._read(oid, self._once), path)
 
     def _walk_pages(self, paged: Paged, path: str) -> None:
         at = 0
         for oid in paged.ids:
             if (Kind.TREE, oid) in self._wanted:
                 self._paths[Kind.TREE, oid].add(path)
-            page = self._read(oid)
-            items = page if isinstance(page, list) else []  # after a damaged page numbers go on as if it were empty
-            if paged.tag == MAP:
+                continue  # what is wanted cannot be read: numbers go on as if it were empty
+            if oid in self._lengths:
+                at += self._lengths[oid]
+                continue
+            page = self._read(oid, self._once)
+            items = page if isinstance(page, list) else []
+            if not self._in_tree(oid, 0):
+                self._lengths[oid] = len(items)
+                at += len(items)
+            elif paged.tag == MAP:
                 for key, item in zip(items[::2], items[1::2], strict=False):
                     self._walk(item, child(path, key))
             else:
