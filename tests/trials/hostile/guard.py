@@ -11,7 +11,7 @@ from typing import Any, Final
 
 _NEVER: Final = (
     *("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "subprocess.Popen", "pty.spawn"),
-    *("pickle.find_class", "marshal.load", "marshal.loads", "ctypes.dlopen", "code.__new__", "webbrowser.open"),
+    *("pickle.find_class", "marshal.load", "marshal.loads", "ctypes.dlopen", "webbrowser.open"),
 )
 _CHANGES: Final = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod")
 
@@ -29,10 +29,12 @@ def guard(folder: str) -> None:
             path, _, flags = arguments
             if isinstance(path, (str, bytes)) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC):
                 _check(inside, path)
-        elif event in ("exec", "marshal.loads"):
+        elif event in ("exec", "marshal.loads", "code.__new__"):
             if not _by_python(sys._getframe(1)):
                 raise Caught(f"{event} {arguments}")
-        elif event in _NEVER or event.startswith("socket."):
+        elif event == "ctypes.dlopen" and arguments == (None,):
+            return  # the program itself
+        elif event in _NEVER or (event.startswith("socket.") and event != "socket.gethostname"):
             raise Caught(f"{event} {arguments}")
         elif event in _CHANGES:
             for path in arguments:
@@ -48,13 +50,18 @@ def _check(inside: str, path: str | bytes) -> None:
         raise Caught(f"{found} was to be changed")
 
 
-def _by_python(frame: FrameType | None) -> bool:
-    """Whether Python itself does it: an import of the program's own, or a named tuple, whose names are checked."""
-    while frame is not None:
-        name = frame.f_code.co_filename
-        if name.startswith("<frozen importlib"):
-            return True
-        if frame.f_code.co_name == "namedtuple" and Path(name).parts[-2:] == ("collections", "__init__.py"):
-            return True
-        frame = frame.f_back
-    return False
+# Where Python itself runs code: its imports; what makes the functions of a class, of named tuples from names that are
+# checked before; and what has hypothesis run examples.
+_PYTHONS_OWN: Final = (
+    ("collections/__init__.py", ("namedtuple",)),
+    ("dataclasses.py", ("_create_fn",)),
+    ("hypothesis/internal/reflection.py", ("source_exec_as_module", "accept")),
+)
+
+
+def _by_python(frame: FrameType) -> bool:
+    """Whether what runs code right here is Python itself, or hypothesis."""
+    file, function = frame.f_code.co_filename, frame.f_code.co_name
+    return file.startswith("<frozen importlib") or any(
+        Path(file).match(end) and function in functions for end, functions in _PYTHONS_OWN
+    )
