@@ -5,9 +5,12 @@ Where no process may be put into a name space of its own, they have different nu
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -76,6 +79,14 @@ class Contained(Program):
             super().__init__(source, *arguments)
         finally:
             subprocess.Popen = real  # type: ignore[misc]
+
+    def kill(self) -> None:
+        """SIGKILL for the program itself: `unshare` may take a moment to die, in which the end of its input is seen."""
+        if can_be_alone():
+            pid = self.process.pid
+            for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+                os.kill(int(child), signal.SIGKILL)
+        super().kill()
 
 
 @pytest.fixture
