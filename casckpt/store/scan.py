@@ -158,7 +158,8 @@ class Scanned:
         try:
             return _nodes(page)[1]
         except UnreadableError:
-            self.unbroken = False
+            emptied = PAGE.unpack_from(page)[3:] == (PAGE.size, len(page))  # before it was given up
+            self.unbroken &= emptied
             return []
 
     def _value(self, key: int, key_size: int) -> bytes:
