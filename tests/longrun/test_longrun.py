@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -62,6 +63,17 @@ def test_the_command_lists_every_recipe_and_the_page_has_them_all() -> None:
     assert said.returncode == 0, said.stderr
     names = [line.partition(" (")[0] for line in said.stdout.splitlines()]
     assert names == list(all_recipes())
-    shown = MARKED.search(PAGE.read_text())
+    page = PAGE.read_text()
+    shown = MARKED.search(page)
     assert shown is not None
     assert [line.split("|")[1].strip() for line in shown[0].splitlines() if line.startswith("| ")][1:] == names
+    tried = [row.split("|")[1:-1] for row in page.partition("## What tries them")[2].splitlines() if row[:3] == "| P"]
+    assert sorted(name for row in tried for name in re.findall(r"`([\w-]+)`", row[2])) == sorted(names)
+    tests = [name for row in tried for name in re.findall(r"`([\w.]+)`", row[3])]
+    assert sorted(tests) == sorted(path.name for path in (ROOT / "tests/trials").glob("test_*.py"))
+    for promises, _, recipes, _ in tried:
+        for name in re.findall(r"`([\w-]+)`", recipes):
+            assert set(all_recipes()[name].promises) <= set(promises.split()), name
+    assert {promise for recipe in all_recipes().values() for promise in recipe.promises} == {
+        f"P{number}" for number in range(1, 8)
+    }
