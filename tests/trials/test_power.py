@@ -9,7 +9,7 @@ import pytest
 from tests.trials.power.recipes import IMAGES, RECIPES
 from tests.trials.recipe import Recipe, tried
 
-STORIES = {"power-loss": 17, "power-loss-anew": 3, "power-loss-exports": 5}
+STORIES = {"power-loss": 14, "power-loss-anew": 3, "power-loss-exports": 8}
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)

@@ -10,24 +10,24 @@ from tests.trials.power.images import recorded
 from tests.trials.power.log import SyncBegins, SyncEnds, Write, read_log
 from tests.trials.power.worker import BrokenPromiseError, Worker, working
 
-CONTROLS = "tests.trials.power.controls"
+CALLS = "tests.trials.power.calls"
 
 
 @pytest.fixture(scope="module")
 def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    with working(tmp_path_factory.mktemp("recorder"), CONTROLS) as made:
+    with working(tmp_path_factory.mktemp("recorder"), CALLS) as made:
         yield made
 
 
 def test_whatever_call_changes_a_file_is_told_so_that_the_folder_can_be_made_of_it_again(worker, tmp_path):
-    _, events = recorded(worker, f"{CONTROLS}:tell_calls", tmp_path / "disk")  # which compares
+    _, events = recorded(worker, f"{CALLS}:tell_calls", tmp_path / "disk")  # which compares
     assert [event.lasting for event in events if isinstance(event, Write) and len(event.data) == 600] == [0, 1, 0]
     calls = [event.call for event in events if isinstance(event, SyncBegins)]
     assert len(calls) == len(set(calls)) == 1 + 5 * 50
 
 
 def test_a_sync_stands_between_what_came_before_it_and_what_came_after_in_each_thread_and_child(worker, tmp_path):
-    _, events = recorded(worker, f"{CONTROLS}:tell_calls", tmp_path / "disk")
+    _, events = recorded(worker, f"{CALLS}:tell_calls", tmp_path / "disk")
     begun: dict[int, int] = {}
     written: dict[int, int] = {}
     for event in events:
@@ -43,12 +43,12 @@ def test_a_sync_stands_between_what_came_before_it_and_what_came_after_in_each_t
 
 def test_a_change_that_was_not_told_is_noticed(worker, tmp_path):
     with pytest.raises(AssertionError, match=r"not recorded: \['f'\]"):
-        recorded(worker, f"{CONTROLS}:tell_unseen", tmp_path / "disk")
+        recorded(worker, f"{CALLS}:tell_unseen", tmp_path / "disk")
 
 
 def test_a_log_without_its_end_is_refused(worker, tmp_path):
     (tmp_path / "disk").mkdir()
-    worker.record(f"{CONTROLS}:tell_calls", tmp_path / "log", str(tmp_path / "disk"))
+    worker.record(f"{CALLS}:tell_calls", tmp_path / "log", str(tmp_path / "disk"))
     log = (tmp_path / "log").read_bytes()
     assert [*read_log(log, str(tmp_path / "disk"))]
     for cut in (1, 10, 60):

@@ -8,6 +8,9 @@ from random import Random
 
 from tests.trials.power.disk import SECTOR, Disk, File, Folder, Node
 
+MAPPED = "lock.mdb"
+"""Written through a map, which nobody records or syncs: anything may be in it."""
+
 # Of an unsynced sector. The rest of the draws find it kept.
 _LOST, _GARBAGE = 0.375, 0.25
 
@@ -84,7 +87,10 @@ def write_image(disk: Disk, random: Random, into: Path) -> None:
             elif node in made:
                 os.link(made[node], there)
             else:
-                there.write_bytes(contents(node, random))
+                data = contents(node, random)
+                if name == MAPPED and random.random() < 0.5:
+                    data = random.randbytes(len(data))
+                there.write_bytes(data)
                 made[node] = there
 
     put(disk.root, into)

@@ -11,12 +11,9 @@ from random import Random
 from typing import Any
 
 from tests.trials.power.disk import ALL, Disk, Obeyed
-from tests.trials.power.image import as_seen, on_disk, write_image
+from tests.trials.power.image import MAPPED, as_seen, on_disk, write_image
 from tests.trials.power.log import Event, Said, SyncEnds, read_log
 from tests.trials.power.worker import Worker
-
-UNSEEN = "lock.mdb"
-"""Written through a map, so not recorded: whoever opens it alone makes it anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +53,7 @@ def recorded(worker: Worker, work: str, folder: Path, *arguments: Any) -> tuple[
 
 
 def _comparable(contents: dict[str, bytes | None]) -> dict[str, bytes | None]:
-    return {path: None if path.endswith(UNSEEN) else held for path, held in contents.items()}
+    return {path: None if path.endswith(MAPPED) else held for path, held in contents.items()}
 
 
 def moments(root: int, events: Sequence[Event], points: Sequence[int], obeyed: Obeyed = ALL) -> Iterator[Moment]:
