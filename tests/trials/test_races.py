@@ -25,16 +25,16 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Future[Counter[s
 
 
 def test_processes_come_in_any_order_and_nothing_is_lost(tmp_path) -> None:
-    outcomes = tried(INTERLEAVINGS, range(80), tmp_path)
-    assert outcomes.total() == 80
-    assert sum(count for label, count in outcomes.items() if label.startswith("gc took chunks")) > 40
-    for refusal in ("PrunedCommitError", "RefMovedError", "StoreBusyError"):
-        assert any(refusal in label for label in outcomes), f"nobody met {refusal}"
+    outcomes = tried(INTERLEAVINGS, range(60), tmp_path)
+    assert outcomes.total() == 60
+    assert sum(count for label, count in outcomes.items() if "gc took chunks" in label) > 30
+    for refusal in ("PrunedCommitError", "RefMovedError", "StoreBusyError", "one was killed"):
+        assert any(refusal in label for label in outcomes), f"nobody met: {refusal}"
 
 
 def test_each_race_is_forced_and_nothing_is_lost(tmp_path) -> None:
-    outcomes = tried(FORCED, range(100), tmp_path)
-    assert outcomes.total() == 100 and set(outcomes) == set(RACES)
+    outcomes = tried(FORCED, range(70), tmp_path)
+    assert outcomes.total() == 70 and set(outcomes) == set(RACES)
 
 
 def test_a_copy_of_the_folder_made_by_cp_while_others_write_is_whole_or_refused(tmp_path) -> None:
