@@ -11,7 +11,7 @@ from casckpt.cli import document
 from casckpt.cli.progress import Watch
 from casckpt.cli.session import Session
 from casckpt.cli.units import human_count
-from casckpt.errors import CasckptError, CorruptObjectError
+from casckpt.errors import CorruptObjectError, TruncatedStoreError
 
 if TYPE_CHECKING:
     from casckpt.history.repair import RepairReport
@@ -22,14 +22,13 @@ _SHOWN = 10
 
 def repair(session: Session, path: str, other: str, dry_run: bool) -> None:
     """Heal the store at `path`; ends with fsck's exit code."""
-    from casckpt.history.fsck.report import unopened
     from casckpt.history.maintained import Maintained
     from casckpt.store.lmdb_store import open_store
 
     try:
         store = open_store(path, create=False)
-    except CasckptError as error:
-        if unopened(error, path) is not None:  # it is the store itself that is at fault
+    except (CorruptObjectError, TruncatedStoreError):  # it is the file that is at fault, not here and now
+        if not session.json:
             click.echo(_salvage_first(path, other), err=True)
         raise
     # a History would read HEAD, which may be what is damaged
