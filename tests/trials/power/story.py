@@ -6,6 +6,7 @@ Every state is told by its number, so that whoever finds it later knows what mus
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -61,14 +62,14 @@ class Story:
         """Say what may be found done from now on."""
         self.say(json.dumps({"doing": {"what": what, **more}}))
 
-    def acknowledged(self) -> None:
-        """Say what must be found from now on."""
+    def acknowledged(self, revision: str | None = None) -> None:
+        """Say what must be found from now on: all that can be reached, or what a revision leads to."""
         history = self.history
         assert history is not None
         tip = history._tip
         found = {
             "tip": None if tip is None else tip.hex(),
-            "kept": {one.id: one.step for one in history.log(None) if not one.pruned},
+            "kept": {one.id: one.step for one in history.log(revision) if not one.pruned},
             "pruned": [one.id for one in history.log(None) if one.pruned],
             "tags": {ref.name: ref.commit for ref in history.refs() if ref.kind == "tag"},
             "backups": self.backups,
@@ -168,6 +169,26 @@ class Story:
         if failed:
             raise failed[0]
 
+    def _commit_beside_another(self, history: History) -> None:
+        """Another process commits to a branch of its own, and says nothing of it until it has ended."""
+        if "side" not in [ref.name for ref in history.refs()]:
+            self.begins("branch")
+            history.branch("side")
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                with History(open_store(self.folder / STORE, create=False), branch="side") as other:
+                    for number in range(1000 + self.number, 1003 + self.number):
+                        commit(other, state(self.seed, number), "beside", step=number, codec="auto")
+                code = 0
+            finally:
+                os._exit(code)
+        for _ in range(2):
+            self._commit(history)
+            self.acknowledged("HEAD")
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
 
 ACTS: Final = {
     "commit": 10,
@@ -180,6 +201,7 @@ ACTS: Final = {
     "compact": 3,
     "backup": 1,
     "gc_beside_commits": 1,
+    "commit_beside_another": 1,
 }
 
 

@@ -20,7 +20,7 @@ from tests.native import build
 from tests.processes import Program
 
 # Seconds after which a piece of work is killed.
-_PATIENCE: Final = 30
+_PATIENCE: Final = 60
 # What casckpt imports late, where few need it: here every piece of work does.
 _LATE: Final = (
     *("counterpart", "diff", "fsck.check", "gc", "lineage", "listing", "narrow", "prune", "recode", "reinstate"),
