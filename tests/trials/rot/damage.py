@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from casckpt.store.examined import NAME
-from casckpt.store.layout import BRANCH, PAGE
+from casckpt.store.layout import BRANCH, HEAD_SIZE, PAGE
 from tests.history.pages import SIZE, File
 from tests.trials.rot.stores import Template
 
@@ -31,7 +31,8 @@ class Map:
                 sort = f"{name}, first page"
             self.pages.setdefault(sort, []).append(number)
         self._used = bytearray(len(data))
-        self._used[: 2 * SIZE] = bytes((1,)) * 2 * SIZE
+        for at in (0, SIZE):
+            self._used[at : at + HEAD_SIZE] = bytes((1,)) * HEAD_SIZE
         for number, name in named.items():
             page = data[number * SIZE : (number + 1) * SIZE]
             _, _, _, lower, upper = PAGE.unpack_from(page)
