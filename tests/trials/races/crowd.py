@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Generator, Iterable
 from pathlib import Path
+from random import Random
 from typing import Final
 
 import casckpt
@@ -42,7 +43,7 @@ def crowd(seed: int, folder: Path, seconds: float, control: str | None = None) -
             assert one.hear() == "there"
         for one in members:
             one.say("begin")
-        _watch(members, seconds)
+        _watch(members, seconds, Random(seed))
         for one in members:
             one.say("stop")
         accounts = [one.hear() for one in members]
@@ -58,13 +59,18 @@ def crowd(seed: int, folder: Path, seconds: float, control: str | None = None) -
     return sum((account.did for account in accounts), Counter())
 
 
-def _watch(members: list[Child], seconds: float) -> None:
-    """Let them go on for so long, unless one of them fails."""
+def _watch(members: list[Child], seconds: float, rng: Random) -> None:
+    """Let them go on for so long, unless one of them fails; now and then one is frozen, whatever it is at."""
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
         for one in members:
             if one.pipe.poll():
                 raise BrokenPromiseError(f"{one.name} ended early: {one.hear()}")
+        if rng.random() < 0.15:
+            frozen = rng.choice(members)
+            frozen.stop()
+            time.sleep(rng.choice([0.05, 0.5]))
+            frozen.go_on()
         time.sleep(min(0.1, left))
 
 
