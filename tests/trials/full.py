@@ -19,7 +19,6 @@ from random import Random
 
 import casckpt
 from casckpt.errors import CasckptError, ExportFullError, StoreFailedError, StoreFullError
-from casckpt.history.gc import collect  # noqa: F401  so that no child imports it on a full disk
 from casckpt.limits import KIB, MIB
 from casckpt.store import backup, compact
 from casckpt.store.environment import Environment
