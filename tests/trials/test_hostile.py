@@ -7,12 +7,13 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from casckpt.errors import CorruptObjectError
-from tests.trials.hostile import child, fuzz
+from tests.trials.hostile import child, covered, fuzz, strategies
 from tests.trials.hostile.target import Target
 from tests.trials.recipe import tried
 
@@ -25,6 +26,33 @@ def test_parsers_refuse_what_is_nearly_right(tmp_path: Path) -> None:
     assert sum(found.values()) == sum(ROUNDS * fuzz.batch_of(target) for _, target in fuzz.TARGETS) >= 10_000
     for group in fuzz.GROUPS:
         assert found[f"{group}: refused"] > 100 and found[f"{group}: taken"] > 100
+
+
+def test_parsers_refuse_what_is_made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strategies, "EXAMPLES", 20)
+    found = tried(strategies.MADE_UP, range(len(strategies.STRATEGIES)), tmp_path)
+    assert sum(found.values()) >= 5 * len(strategies.STRATEGIES)  # hypothesis may find fewer that are different
+
+
+def test_parsers_refuse_what_coverage_leads_to(tmp_path: Path) -> None:
+    if find_spec("atheris") is None:  # where it has no wheels, this is said rather than passed over
+        assert tried(covered.COVERED, range(3), tmp_path) == {covered.WITHOUT: 3}
+        return
+    found = tried(covered.COVERED, (3, 10, 14), tmp_path)
+    assert found == {"objects: inputs": covered.RUNS, "records: inputs": covered.RUNS, "texts: inputs": covered.RUNS}
+
+
+def test_what_coverage_finds_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if find_spec("atheris") is None:
+        return
+    (tmp_path / "harmed.py").write_text(
+        "from tests.trials.hostile import records\nfrom tests.trials.hostile.covered import main\nimport sys\n"
+        "records.TARGETS = [__import__('dataclasses').replace(one, allowed=(OSError,)) for one in records.TARGETS]\n"
+        "main(*sys.argv[1:])\n"
+    )
+    monkeypatch.setattr(covered, "PROGRAM", (str(tmp_path / "harmed.py"),))
+    with pytest.raises(AssertionError, match=r"(?s)target figures, seed 1: 77.*CorruptObjectError"):
+        covered.run("records", "figures", 1, tmp_path)
 
 
 def test_a_batch_is_the_same_for_the_same_seed() -> None:

@@ -27,6 +27,7 @@ TARGETS: Final = {
 }
 _NAMES: Final = tuple([(module, name) for module, names in TARGETS.items() for name in names])
 RUNS: Final = 2000
+PROGRAM = ("-m", "tests.trials.hostile.covered")
 _PATIENCE: Final = 120
 _MEMORY: Final = 1024
 WITHOUT: Final = "not tried: atheris is not there"
@@ -53,7 +54,7 @@ def run(module: str, name: str, seed: int, folder: Path) -> None:
     corpus.mkdir(exist_ok=True)
     work = folder / "work"
     work.mkdir()
-    arguments = [sys.executable, "-m", "tests.trials.hostile.covered", module, name, corpus, str(seed + 1), str(RUNS)]
+    arguments = [sys.executable, *PROGRAM, module, name, corpus, str(seed + 1), str(RUNS)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     ended = subprocess.run(
         arguments, cwd=work, env=environment, capture_output=True, text=True, errors="replace", timeout=_PATIENCE

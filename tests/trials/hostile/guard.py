@@ -55,7 +55,7 @@ def _check(inside: str, path: str | bytes) -> None:
 _PYTHONS_OWN: Final = (
     ("collections/__init__.py", ("namedtuple",)),
     ("dataclasses.py", ("_create_fn",)),
-    ("hypothesis/internal/reflection.py", ("source_exec_as_module", "accept")),
+    ("hypothesis/internal/*.py", ()),
 )
 
 
@@ -63,5 +63,5 @@ def _by_python(frame: FrameType) -> bool:
     """Whether what runs code right here is Python itself, or hypothesis."""
     file, function = frame.f_code.co_filename, frame.f_code.co_name
     return file.startswith("<frozen importlib") or any(
-        Path(file).match(end) and function in functions for end, functions in _PYTHONS_OWN
+        Path(file).match(end) and (not functions or function in functions) for end, functions in _PYTHONS_OWN
     )
