@@ -28,6 +28,7 @@ from casckpt.store.layout import (
     OVERFLOW,
     PAGE,
     SUBTREE,
+    TREE,
     Head,
     Tree,
     UnreadableError,
@@ -75,7 +76,7 @@ class Scanned:
         self._heads = self._read_heads()
         self.page_size = self._heads[0].page_size if self._heads else self._guess_page_size()
         pages = max([2, *(head.last_page + 1 for head in self._heads)])
-        self._roots: list[tuple[int, int]] = []
+        self._roots: list[tuple[int, int, int]] = []  # entries of all its trees, its page, its own entries
         self.unbroken = self.size % self.page_size == 0 and self.size >= pages * self.page_size
 
     def __enter__(self) -> Self:
@@ -150,8 +151,10 @@ class Scanned:
                     for entry in entries:
                         if not entry.flags:
                             on_entry(entry.key, entry.value)
-                    if {entry.key for entry in entries if entry.flags == SUBTREE} >= _NAMES:
-                        self._roots.append(((start + at) // self.page_size, len(entries)))
+                    trees = {entry.key: entry.value for entry in entries if entry.flags == SUBTREE}
+                    if trees.keys() >= _NAMES:
+                        held = sum(TREE.unpack(tree)[6] for tree in trees.values() if len(tree) == TREE.size)
+                        self._roots.append((held, (start + at) // self.page_size, len(entries)))
             progress("looking through the file", min(start + step, self.size), self.size)
 
     def _leaf(self, page: bytes) -> list[Entry]:
@@ -182,9 +185,13 @@ class Scanned:
 
     @property
     def roots(self) -> list[Head]:
-        """After `look_through`, what heads may have led to: a root of the main tree, of whatever age, for each."""
+        """After `look_through`, what heads may have led to: a root of the main tree, of whatever age, for each.
+
+        Those that lead to most come first: while a store is copied, as compact does, it is there in part.
+        """
         last, nothing = self.size // self.page_size - 1, Tree(EMPTY, 0)
-        return [Head(self.page_size, last, 0, nothing, Tree(root, count, 1)) for root, count in self._roots]
+        roots = sorted(self._roots, reverse=True)
+        return [Head(self.page_size, last, 0, nothing, Tree(root, count, 1)) for _, root, count in roots]
 
     def entries(self, head: Head, space: Space) -> list[tuple[bytes, bytes]] | None:
         """All of a sub-database as a head leads to it; None unless every page on the way is as LMDB writes it."""

@@ -341,3 +341,23 @@ def test_a_store_that_is_not_sound_is_not_handed_over(
     with pytest.raises(CorruptObjectError, match="damaged-ref"):
         casckpt.salvage(store, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("golden", sorted((ROOT / "tests" / "compat").glob("v*-*")), ids=lambda path: path.name)
+def test_every_golden_store_comes_back_without_its_heads(tmp_path: Path, golden: Path) -> None:
+    """Every kind of state, codec and record of any released format; compacted, collected and copied ones too."""
+    shutil.copytree(golden, tmp_path / "golden")
+    zero(tmp_path / "golden", 0, 2 * SIZE)
+    report = casckpt.salvage(tmp_path / "golden", tmp_path / "new")
+    shutil.copytree(golden, tmp_path / "sound")
+    with History(open_store(tmp_path / "sound")) as before, History(open_store(tmp_path / "new")) as after:
+        there = {one.id: one for one in after.log(None)}
+        for one in before.log(None):
+            assert repr(there[one.id]) == repr(one)  # nan is not itself
+            if not one.pruned:
+                assert after.ls(one.id) == before.ls(one.id)
+        assert after.fsck(read_data=True).ok and after.store.format.uuid == before.store.format.uuid
+        assert {(ref.name, ref.commit) for ref in before.refs()} <= {
+            (ref.name.removeprefix("salvaged/").removeprefix("tag/"), ref.commit) for ref in after.refs()
+        }
+    assert report.format_found and not report.hurt
