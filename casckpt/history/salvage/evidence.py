@@ -105,12 +105,13 @@ class Evidence:
         moves = file.entries(view.head, Space.REFLOG)
         if moves is not None:
             self.kept = frozenset(int.from_bytes(key, "big") for key, _ in moves)
-        marks = file.entries(view.head, Space.MARK)
-        if marks is not None:  # others were of commits that are gone
-            self.marks = {}
-            for key, value in marks:
-                if len(key) == self.id_size:
-                    self._of_commit(key, value)
+        for space, known in ((Space.MARK, self.marks), (Space.FIGURES, self.figures)):
+            entries = file.entries(view.head, space)
+            if entries is not None:  # others were of commits that are gone, or of before
+                known.clear()
+                for key, value in entries:
+                    if len(key) == self.id_size:
+                        self._of_commit(key, value)
 
     def _tree_refs(self, entries: Iterable[tuple[bytes, bytes]]) -> tuple[dict[str, bytes], str | None] | None:
         refs: dict[str, bytes] = {}
