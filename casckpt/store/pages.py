@@ -203,6 +203,10 @@ class _Check:
         waiting: list[tuple[int, int, bytes | None, bytes | None]] = []
         if tree.root != EMPTY:
             waiting.append((tree.root, 1, None, None))
+        elif tree.depth:
+            self._fault(
+                "wrong-tree-figures", name, 0, f"it is empty, and its head says that it has {tree.depth} levels"
+            )
         while waiting:
             number, level, low, high = waiting.pop()
             page = self._page(name, number)
@@ -331,7 +335,7 @@ class _Check:
         problem = ""
         if len(key) != 8 or int.from_bytes(key, "little") > self._head.transaction:
             problem = "an entry of a transaction that has not been"
-        elif len(value) < 8 or len(value) % 8 or 8 * struct.unpack_from("=Q", value)[0] > len(value) - 8:
+        elif len(value) < 8 or len(value) % 8 or 8 * struct.unpack_from("=Q", value)[0] != len(value) - 8:
             problem = "an entry that is no list of pages"
         else:
             free.frombytes(value[8 : 8 + 8 * struct.unpack_from("=Q", value)[0]])

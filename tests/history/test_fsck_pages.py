@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,11 @@ def wrong_depth(file: File) -> None:
     file.write(file.record(b"chunk") + 6, struct.pack("=H", 1))
 
 
+def empty_depth(file: File) -> None:
+    """LMDB would count the levels of what is put into it from there on."""
+    file.write(file.record(b"pin") + 6, struct.pack("=H", 4))
+
+
 def no_tree(file: File) -> None:
     file.write(file.record(b"chunk") + 4, struct.pack("=H", 4))
 
@@ -161,6 +167,12 @@ def too_many_free(file: File) -> None:
     file.write(file.free_lists()[0][0], struct.pack("=Q", 1000))
 
 
+def too_few_free(file: File) -> None:
+    """py-lmdb's LMDB takes only lists of exactly their length, and could not write any more."""
+    at, free = next(one for one in file.free_lists() if one[1])
+    file.write(at, struct.pack("=Q", len(free) - 1))
+
+
 def disordered_free(file: File) -> None:
     at, free = next(one for one in file.free_lists() if len(one[1]) > 1)
     file.write(at + 8, struct.pack("=QQ", free[1], free[0]))
@@ -183,13 +195,19 @@ def free_later(file: File) -> None:
 
 
 def free_in_use(file: File) -> None:
-    at, _ = next(one for one in file.free_lists() if one[1])
-    file.write(at, struct.pack("=QQ", 1, max(file.pages())))
+    used = file.pages().keys()
+    for at, free in file.free_lists():
+        for place, (above, below) in enumerate(pairwise([file.head.last_page + 1, *free[1:], 1])):
+            fitting = [number for number in used if below < number < above]
+            if free and fitting:
+                file.write(at + 8 + 8 * place, struct.pack("=Q", fitting[0]))
+                return
 
 
 def leaked(file: File) -> None:
-    at, free = next(one for one in file.free_lists() if one[1])
-    file.write(at, struct.pack("=Q", len(free) - 1))
+    head = file.head
+    file.write((head.last_page + 1) * SIZE, bytes(SIZE))
+    put(file, head.transaction % 2, PAGE.size + META.size - 16, "Q", head.last_page + 1)
 
 
 BREAKS: list[tuple[Callable[[File], None], str]] = [
@@ -201,8 +219,12 @@ BREAKS: list[tuple[Callable[[File], None], str]] = [
     (shared, "shared-page"),
     *((act, "disordered-keys") for act in (disordered, exchanged, elsewhere, above)),
     *((figures(at), "wrong-tree-figures") for at in (8, 16, 24, 32)),
+    (empty_depth, "wrong-tree-figures"),
     *((renamed, id) for id in ("missing-database", "unknown-database")),
-    *((act, "damaged-free-list") for act in (too_many_free, disordered_free, free_twice, free_beyond, free_later)),
+    *(
+        (act, "damaged-free-list")
+        for act in (too_many_free, too_few_free, disordered_free, free_twice, free_beyond, free_later)
+    ),
     (free_in_use, "free-page-in-use"),
     (leaked, "leaked-pages"),
 ]

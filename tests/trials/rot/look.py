@@ -52,10 +52,22 @@ def _look_into(store: LmdbStore, view: View, at_rest: bool) -> str:
         if told:
             return f"told by fsck: {', '.join(sorted(told))}"
         with History(store) as history:
-            if at_rest:
-                assert refs_of(history) == view.refs and log_of(history) == view.log, "refs or log are others"
+            renamed = at_rest and _is_renamed(history, view)
             _go_on(history, view)
-        return "hurts nothing"
+        return "a ref has another name" if renamed else "hurts nothing"
+
+
+def _is_renamed(history: History, view: View) -> bool:
+    """Whether a ref of which the reflog knows nothing has another name: names have no checksum.
+
+    Raises:
+        AssertionError: refs or log differ in anything else.
+    """
+    refs = refs_of(history)
+    assert sorted(refs.values()) == sorted(view.refs.values()), "refs are others"
+    assert sorted(log_of(history)) == sorted(view.log), "the log is another"
+    assert len(refs.keys() - view.refs.keys()) <= 1, "refs have other names"
+    return refs != view.refs
 
 
 def _loads(store: LmdbStore, view: View) -> str:
@@ -75,7 +87,7 @@ def _loads(store: LmdbStore, view: View) -> str:
         except CasckptError as error:
             hurt = f"commit {oid} cannot be loaded: {error!r}"
             continue
-        assert found == expected, f"commit {oid} is another"
+        assert found in expected, f"commit {oid} is another"
     return hurt
 
 
@@ -87,4 +99,4 @@ def _go_on(history: History, view: View) -> None:
     assert report.ok, f"after a commit and gc: {report.findings}"
     assert load(history, "HEAD") == NEW
     for oid in {one.id for one in history.log(None)} & view.states.keys():
-        assert state_of(history, oid) == view.states[oid]
+        assert state_of(history, oid) in view.states[oid]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from casckpt.errors import PrunedCommitError
-from casckpt.history.records import check_not_pruned, get_mark
+from casckpt.errors import CasckptError, PrunedCommitError
+from casckpt.history.records import WHOLE, check_not_pruned, get_mark
 from casckpt.history.repository import History
 from casckpt.objects.node import NodeRef
 from casckpt.objects.tree import expand, shallow
@@ -18,11 +18,12 @@ from casckpt.store.lmdb_store import open_store
 
 @dataclass(frozen=True)
 class View:
-    """refs: each with its commit. states: of each commit a hash of all of it, or "pruned"."""
+    """refs: each with its commit. states: of each commit a hash of all of it, or "pruned"; and where parts of it were
+    released that are there still, one with them: a record of what was released has no checksum."""
 
     refs: dict[str, str]
     log: tuple[str, ...]
-    states: dict[str, str]
+    states: dict[str, tuple[str, ...]]
 
 
 def view_of(path: Path) -> View:
@@ -32,7 +33,7 @@ def view_of(path: Path) -> View:
         log = log_of(history)
         moved = {oid for move in history.reflog() for oid in (move.old, move.new) if oid is not None}
         ids = {one.id for oid in (*moved, *refs.values()) for one in history.log(oid)}
-        return View(refs, log, {oid: state_of(history, oid) for oid in sorted(ids)})
+        return View(refs, log, {oid: (state_of(history, oid), *_with_released(history, oid)) for oid in sorted(ids)})
 
 
 def refs_of(history: History) -> dict[str, str]:
@@ -58,13 +59,25 @@ def state_of(history: History, oid: str) -> str:
         return "pruned"
 
 
-def _hash(commits: Any, oid: bytes) -> str:
+def _with_released(history: History, oid: str) -> list[str]:
+    """What a commit of which something was released may be taken for: pruned; and whole, if all of it is there."""
+    released = history.reading(lambda commits: get_mark(commits.objects.reader, bytes.fromhex(oid)))
+    if released == WHOLE:
+        return []
+    try:
+        return ["pruned", history.reading(lambda commits: _hash(commits, bytes.fromhex(oid), whole=True))]
+    except CasckptError:
+        return ["pruned"]
+
+
+def _hash(commits: Any, oid: bytes, whole: bool = False) -> str:
     objects = commits.objects
     found = hashlib.blake2b(digest_size=16)
     commit = objects.commit(oid)
     found.update(repr(commit).encode())
-    check_not_pruned(objects.reader, oid)
-    released = get_mark(objects.reader, oid).released
+    if not whole:
+        check_not_pruned(objects.reader, oid)
+    released = () if whole else get_mark(objects.reader, oid).released
     root = shallow(objects.tree(commit.tree), objects.tree)
     if released:
         root = Map(tuple((key, item) for key, item in root.entries if key not in released))
