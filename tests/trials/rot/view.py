@@ -41,10 +41,8 @@ def refs_of(history: History) -> dict[str, str]:
 
 
 def log_of(history: History) -> tuple[str, ...]:
-    """The commits that refs lead to, but for their figures, which are for people."""
-    return tuple(
-        f"{one.id} {one.step} {one.message} {one.metrics} {one.meta} {one.pruned}" for one in history.log(None)
-    )
+    """The commits that refs lead to, without what is recorded beside them: their figures, and whether they are pruned."""
+    return tuple(f"{one.id} {one.step} {one.message} {one.metrics} {one.meta}" for one in history.log(None))
 
 
 def state_of(history: History, oid: str) -> str:
