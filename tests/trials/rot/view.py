@@ -41,7 +41,7 @@ def refs_of(history: History) -> dict[str, str]:
 
 
 def log_of(history: History) -> tuple[str, ...]:
-    """The commits that refs lead to, without what is recorded beside them: their figures, and whether they are pruned."""
+    """The commits that refs lead to, without what is recorded beside them (figures, marks)."""
     return tuple(f"{one.id} {one.step} {one.message} {one.metrics} {one.meta}" for one in history.log(None))
 
 
