@@ -25,6 +25,7 @@ _SLOT: Final = struct.Struct("<8s16s16sQQQQqq")
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 _COARSE_CLOCK: Final = 5  # CLOCK_REALTIME_COARSE of linux/time.h: by it files get their times
 _SECOND: Final = 10**9
+_TICK: Final = 15  # milliseconds; that clock moves every 10 at the latest
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +107,8 @@ def note_good(folder: Path, store: str, transaction: int) -> None:
 
     A failure is no one's trouble: what is not known to be good is examined.
     """
-    now, boot = time.clock_gettime_ns(_COARSE_CLOCK), _boot()
-    stamp = stamp_of(folder / "data.mdb")
-    if stamp is None or not boot or not stamp.is_settled(now):
+    boot, stamp = _boot(), _settled_stamp(folder / "data.mdb")
+    if stamp is None or not boot:
         return
     with contextlib.suppress(OSError):
         descriptor = os.open(folder / NAME, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
@@ -116,6 +116,18 @@ def note_good(folder: Path, store: str, transaction: int) -> None:
             os.write(descriptor, _encode(store, boot, transaction, stamp))
         finally:
             os.close(descriptor)
+
+
+def _settled_stamp(data: Path) -> Stamp | None:
+    """The stamp of a file once a change to it would have another time; None where that takes longer than a tick of the
+    clock, or it cannot be had. The wait is shorter than the next opening's look at every page."""
+    for _ in range(_TICK):
+        now = time.clock_gettime_ns(_COARSE_CLOCK)
+        stamp = stamp_of(data)
+        if stamp is None or stamp.is_settled(now):
+            return stamp
+        time.sleep(0.001)
+    return None
 
 
 def _encode(store: str, boot: bytes, transaction: int, stamp: Stamp) -> bytes:

@@ -213,14 +213,15 @@ def test_killed_at_any_call_it_leaves_no_store_or_a_whole_one(tmp_path: Path) ->
     library = build("faults", tmp_path)
     make(tmp_path / "template", 4096, size=20_000)
     ended: list[int] = []
-    wholes = 0
+    wholes = 0  # of those killed
     with doomed(KILLED_WORK, library) as one:
-        while not ended or ended[-1] == KILLED:
+        # as many calls as the pipe's reader wakes up: one run that ends is not the proof that none has more
+        while ended[-3:] != [0, 0, 0]:
             source, place = tmp_path / f"{len(ended)} of it", tmp_path / str(len(ended))
             shutil.copytree(tmp_path / "template", source)
             ended.append(one.meets(len(ended) + 1, BEFORE, place))
             if (place / "data.mdb").exists():
-                wholes += 1
+                wholes += ended[-1] == KILLED
             else:
                 with pytest.raises((NotAStoreError, StoreNotFoundError)):
                     open_store(place, create=False)
@@ -230,7 +231,7 @@ def test_killed_at_any_call_it_leaves_no_store_or_a_whole_one(tmp_path: Path) ->
                 with open_history(path) as found:
                     check(found, size=20_000)
                 shutil.rmtree(path)
-    assert ended[-1] == 0 and len(ended) > 8 and 1 < wholes < len(ended)
+    assert len(ended) > 10 and 0 < wholes < len(ended) - 3
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
