@@ -50,9 +50,6 @@ def main() -> int:
     (chosen.report / "report.json").write_text(json.dumps(said, indent=2))
     (chosen.report / "report.md").write_text(table(said))
     print(table(said))
-    for tally in tallies:
-        for seed, seen in tally.broken:
-            print(f"BROKEN: {tally.recipe.name}, seed {seed}:\n{seen}", file=sys.stderr)
     if chosen.publish:
         text = PAGE.read_text()
         assert MARKED.search(text), f"{PAGE} has no place for it"

@@ -88,7 +88,7 @@ def _round(tallies: list[Tally], share: float, end: float, jobs: int, tell: Call
                 if not waiting or time.monotonic() >= end:
                     return
                 tally = waiting.pop()
-            before, began = tally.units, time.monotonic()
+            before, began, known = tally.units, time.monotonic(), len(tally.broken)
             _turns(tally, min(share, end - began))
             took = time.monotonic() - began
             tally.seconds += took
@@ -96,6 +96,8 @@ def _round(tallies: list[Tally], share: float, end: float, jobs: int, tell: Call
                 f"{tally.recipe.name}: {tally.units - before:,} {tally.recipe.unit} in {took:.0f} s, "
                 f"{tally.units:,} in all, {len(tally.broken)} broken promises"
             )
+            for seed, seen in tally.broken[known:]:
+                tell(f"BROKEN: {tally.recipe.name}, seed {seed}:\n{seen}")
 
     workers = [threading.Thread(target=work) for _ in range(jobs)]
     for worker in workers:
