@@ -92,8 +92,9 @@ def _find(value: Value, at: str, path: str, fetch: Fetch, depth: int) -> Iterato
     if depth > MAX_DEPTH:
         raise CorruptObjectError(f"a tree is nested deeper than {MAX_DEPTH} levels")
     value = shallow(value, fetch)
-    while isinstance(value, Typed):
-        value = shallow(value.value, fetch)
+    if isinstance(value, Typed):
+        yield from _find(value.value, at, path, fetch, depth + 1)
+        return
     if path in (at, unescape(at)):
         yield at, value
     for inner_path, inner in children(at, value):

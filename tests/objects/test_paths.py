@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from casckpt.errors import CorruptObjectError
 from casckpt.objects.node import NodeRef
-from casckpt.objects.paths import Globs, child, children, escape, leaves, select, unescape
+from casckpt.objects.paths import Globs, child, children, escape, find, leaves, select, unescape
 from casckpt.objects.tree import decode_tree, expand, write_tree
 from casckpt.objects.values import METADATA, Map, TensorRecord, TreeRef, Typed, Value
 
@@ -202,3 +202,9 @@ def test_a_glob_takes_time_in_proportion_whatever_it_is_and_whatever_the_path() 
         for path in ("a" * 20_000, "." * 20_000, "a\\." * 5_000):
             assert not Globs([glob]).match(path)
     assert time.process_time() - began < 30
+
+
+@pytest.mark.parametrize("value", [Typed("counter", TreeRef(b"loop")), Map((("a", TreeRef(b"loop")),))])
+def test_a_tree_that_leads_to_itself_has_no_place_and_is_told(value: Value) -> None:
+    with pytest.raises(CorruptObjectError, match="deeper than"):
+        find(value, "a" + ".a" * 200, lambda oid: value)
