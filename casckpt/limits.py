@@ -46,9 +46,9 @@ MAX_EXTENT: Final = 1 << 62
 # Tree objects of one state: at some 32 KiB each, the trees of a state of tens of millions of tensors.
 MAX_STATE_TREES: Final = 1 << 18
 # Bytes of tree objects that stand in one state more than once: a few that refer to each other could stand for more than
-# there are atoms. Each counts as SPILL_TREE bytes at least. What they become in memory is a hundred times as long at
-# worst.
-MAX_REPEATED: Final = 16 * MIB
+# there are atoms. Each counts as SPILL_TREE bytes at least. What they become in memory is some forty times as long at
+# worst. What people save stays far below: a dozen equal lists of a million integers come to as much.
+MAX_REPEATED: Final = 64 * MIB
 
 # -- commits and refs --------------------------------------------------------------------------------------------------
 MAX_REF_NAME: Final = 200

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from casckpt.errors import CorruptObjectError, StateError
 from casckpt.limits import MAX_REPEATED, MAX_STATE_TREES, SPILL_TREE
 from casckpt.objects.node import NodeRef
-from casckpt.objects.values import ArrayRecord, BlobRecord, Map, Paged, TensorRecord, Typed, Value
+from casckpt.objects.values import ArrayRecord, BlobRecord, Map, Paged, TensorRecord, TreeRef, Typed, Value
 
 # Bytes that the shortest encoding of a record has, without its storage.
 _SHORTEST = {TensorRecord: 12, ArrayRecord: 6, BlobRecord: 3}
@@ -31,6 +31,11 @@ class Bounded:
         self._fetched = 0
         self._repeated = 0
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it raised on its own account."""
+        return self._fetched > MAX_STATE_TREES or self._repeated > MAX_REPEATED
+
     def __call__(self, oid: bytes) -> Value:
         self._fetched += 1
         if self._fetched > MAX_STATE_TREES:
@@ -39,7 +44,7 @@ class Bounded:
         if oid in self._met:
             if oid not in self._sizes:
                 value = self._fetch(oid)
-                self._sizes[oid] = max(SPILL_TREE, _least(value))
+                self._sizes[oid] = max(SPILL_TREE, least(value))
             self._repeated += self._sizes[oid]
             if self._repeated > MAX_REPEATED:
                 raise CorruptObjectError(f"a state that holds more than {MAX_REPEATED} bytes of the same over and over")
@@ -74,12 +79,12 @@ class BoundedEmit:
         if self._emitted > MAX_STATE_TREES or self._repeated > MAX_REPEATED:
             raise StateError(
                 f"it takes more than {MAX_STATE_TREES} tree objects, or {MAX_REPEATED} bytes of equal ones",
-                remedy="keep long lists of numbers as tensors",
+                remedy="keep long lists of numbers as tensors, and what is the same in several places in one of them",
             )
         return oid
 
 
-def _least(value: Value) -> int:
+def least(value: Value) -> int:
     """Bytes that a value has at least once it is encoded."""
     total = 0
     stack: list[Value] = [value]
@@ -100,6 +105,8 @@ def _least(value: Value) -> int:
             total += _SHORTEST[type(item)]
             if not isinstance(item.storage, (NodeRef, int)):
                 total += len(item.storage)
+        elif isinstance(item, TreeRef):
+            total += len(item.id)
         elif isinstance(item, Paged):
             total += sum(map(len, item.ids))
     return total

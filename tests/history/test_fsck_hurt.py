@@ -272,3 +272,18 @@ def loads(history: History, revision: str) -> bool:
     except (CorruptObjectError, MissingObjectError, CasckptError):
         return False
     return True
+
+
+def test_a_state_that_holds_the_same_too_often_to_be_loaded_is_found(history, store, monkeypatch) -> None:
+    page = put_tree(history, [1, *range(2000)])
+    root = put_tree(history, [MAP, "same", [1, *[[8, page]] * 20]])
+    with Ingest(store, history.scheme) as ingest:
+        ingest.publish(describe(history, root, None, "", 1), expected=None, logical=0)
+    assert history.fsck().ok
+    for module in ("casckpt.objects.bounded", "casckpt.history.fsck.structure"):
+        monkeypatch.setattr(f"{module}.MAX_REPEATED", 30_000)
+    (found,) = history.fsck().findings
+    assert found.id == "impossible-state" and "over and over" in found.what
+    for module in ("casckpt.objects.bounded", "casckpt.history.fsck.structure"):
+        monkeypatch.setattr(f"{module}.MAX_REPEATED", 100_000)
+    assert history.fsck().ok

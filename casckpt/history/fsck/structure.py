@@ -17,10 +17,11 @@ from casckpt.history.fsck.bases import Bases, above, check_bases
 from casckpt.history.fsck.findings import DAMAGE, Findings
 from casckpt.history.fsck.records import Records
 from casckpt.history.walk import read_top
-from casckpt.limits import MAX_DEPTH, MAX_FINDINGS, MAX_STATE_TREES
+from casckpt.limits import MAX_DEPTH, MAX_FINDINGS, MAX_REPEATED, MAX_STATE_TREES, SPILL_TREE
+from casckpt.objects.bounded import Bounded, least
 from casckpt.objects.ids import Kind
 from casckpt.objects.node import NodeRef, chunk_bounds
-from casckpt.objects.tree import MAP
+from casckpt.objects.tree import MAP, references
 from casckpt.objects.values import (
     ArrayRecord,
     BlobRecord,
@@ -77,11 +78,13 @@ class Suspects:
 
 @dataclass(slots=True)
 class _Below:
-    """What a tree object has below it: levels of nesting, tree objects with each as often as it is met, the storages
-    that its aliases name, and why it cannot be loaded, or "". items: how many it has itself, if it may be a page."""
+    """What a tree object has below it: levels of nesting, tree objects with each as often as it is met, and the bytes
+    that these have at least, the storages that its aliases name, and why it cannot be loaded, or "". items: how many it
+    has itself, if it may be a page."""
 
     depth: int = 0
     trees: int = 1
+    bytes: int = SPILL_TREE
     aliases: dict[int, Storage] = field(default_factory=dict)
     problem: str = ""
     items: int = _BAD
@@ -100,6 +103,7 @@ class _Below:
         self.problem = self.problem or other.problem
         self.deepen(depth + other.depth)
         self.trees += other.trees
+        self.bytes += other.bytes
         if self.trees > MAX_STATE_TREES:
             self.problem = self.problem or f"it has more than {MAX_STATE_TREES} tree objects"
         for alias, storage in other.aliases.items():
@@ -189,18 +193,33 @@ class Structure:
         below: _Below | None
         if not released:
             below = self._tree(root, 0)
-            return below.problem if below else ""
+            return self._problem(below, [TreeRef(root)]) if below else ""
         try:
             top = read_top(self._objects, root)
         except DAMAGE as error:
             return error.problem if self._reads_top(root) else ""
         if top.entries is None:
             below = self._tree(root, 0)
-            return below.problem if below else ""
+            return self._problem(below, [TreeRef(root)]) if below else ""
         self._tops.update(top.ids)
         below = _Below()
-        self._look(below, [(item, 1) for key, item in top.entries if key not in released], 1)
-        return below.problem
+        kept = [item for key, item in top.entries if key not in released]
+        self._look(below, [(item, 1) for item in kept], 1)
+        return self._problem(below, kept)
+
+    def _problem(self, below: _Below, kept: list[Value]) -> str:
+        """Why what is kept of a state cannot be loaded, or "": also because it holds the same too often."""
+        if below.problem or below.bytes <= MAX_REPEATED:
+            return below.problem
+        fetch = Bounded(self._objects.tree)  # as a load does, and ended by it as soon
+        stack = list(kept)
+        try:
+            while stack:
+                refs = [found.id for found in references(stack.pop()) if isinstance(found, TreeRef)]
+                stack += map(fetch, refs)
+        except DAMAGE as error:  # or a tree that cannot be read, which is a finding of its own
+            return error.problem if fetch.is_over else ""
+        return ""
 
     def _reads_top(self, root: bytes) -> bool:
         """Whether all objects of a state's top level can be read: then it is what they say that is wrong."""
@@ -229,7 +248,7 @@ class Structure:
             self._trees[oid] = None
             return None
         self._trees[oid] = _Below(problem="a part of it leads to itself")  # for as long as it is under way
-        below = _Below(items=len(value) if isinstance(value, list) else _BAD)
+        below = _Below(bytes=max(SPILL_TREE, least(value)), items=len(value) if isinstance(value, list) else _BAD)
         self._look(below, [(value, 0)], level)
         self._trees[oid] = below
         return below
