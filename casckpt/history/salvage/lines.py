@@ -20,12 +20,11 @@ REWRITTEN: Final = "salvaged_from"
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """commits: by their old ids, ancestors first. ids: of each, the new id, which mostly is the old one. lost: parents
-    that are not there."""
+    """commits: by their old ids, ancestors first; their parents by the new ones. ids: of each, the new id, which mostly
+    is the old one."""
 
     commits: dict[bytes, CommitObject]
     ids: dict[bytes, bytes]
-    lost: frozenset[bytes]
 
     @property
     def rewritten(self) -> dict[bytes, bytes]:
@@ -36,10 +35,8 @@ def line_up(found: Mapping[bytes, CommitObject], scheme: IdScheme) -> Lines:
     """Commits as they will stand in the new store."""
     commits: dict[bytes, CommitObject] = {}
     ids: dict[bytes, bytes] = {}
-    lost: set[bytes] = set()
     for oid in ancestors_first(found):
         commit = found[oid]
-        lost.update(parent for parent in commit.parents if parent not in found)
         parents = tuple(ids[parent] for parent in commit.parents if parent in ids)
         if parents == commit.parents:
             ids[oid] = oid
@@ -47,19 +44,23 @@ def line_up(found: Mapping[bytes, CommitObject], scheme: IdScheme) -> Lines:
             commit = replace(commit, parents=parents, meta=_noted(commit.meta, oid))
             ids[oid] = scheme.digest(Kind.COMMIT, pack_commit(commit))
         commits[oid] = commit
-    return Lines(commits, ids, frozenset(lost))
+    return Lines(commits, ids)
 
 
 def ancestors_first(found: Mapping[bytes, CommitObject]) -> Iterator[bytes]:
-    """Commits, each after those of its parents that are there; else the oldest first."""
+    """Commits, each after those of its parents that are there; else the oldest first.
+
+    Ids that were made to collide can close to a circle: there a parent comes later, as if it were lost.
+    """
+    begun: set[bytes] = set()
     done: set[bytes] = set()
     for start in sorted(found, key=lambda oid: (found[oid].time, oid)):
         stack = [start]
         while stack:
             oid = stack[-1]
-            waiting = [parent for parent in found[oid].parents if parent in found and parent not in done]
-            if oid not in done and waiting:
-                stack += waiting
+            if oid not in begun:
+                begun.add(oid)
+                stack += [parent for parent in found[oid].parents if parent in found and parent not in begun]
                 continue
             stack.pop()
             if oid not in done:
@@ -79,10 +80,11 @@ def ancestors(found: Mapping[bytes, CommitObject], start: Iterable[bytes]) -> se
     return met
 
 
-def tips(found: Mapping[bytes, CommitObject], reached: set[bytes]) -> list[bytes]:
-    """Of the commits that are not in `reached`, those that no other is a child of; the newest first."""
-    parents = {parent for commit in found.values() for parent in commit.parents}
-    return sorted((oid for oid in found if oid not in reached and oid not in parents), key=lambda oid: -found[oid].time)
+def tips(lines: Lines, reached: set[bytes]) -> list[bytes]:
+    """Of the commits that are not in `reached`, those that no other is a child of; by their old ids, the newest first."""
+    parents = {parent for commit in lines.commits.values() for parent in commit.parents}
+    found = [oid for oid, new in lines.ids.items() if oid not in reached and new not in parents]
+    return sorted(found, key=lambda oid: -lines.commits[oid].time)
 
 
 def _noted(meta: Map, oid: bytes) -> Map:

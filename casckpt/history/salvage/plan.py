@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -68,7 +68,7 @@ def make_plan(remains: Remains, evidence: Evidence, progress: Progress) -> Plan:
     for oid, one in hurt.items():
         if oid in found:
             marks[oid] = _grown(marks.get(oid, WHOLE), one)
-    refs = _refs(placed, found, lines, known)
+    refs = _refs(placed, lines, known)
     counted = known if evidence.sure else found.keys()
     gone = {parent for oid in counted for parent in found[oid].parents if parent not in found}
     gone |= {position.commit for position in positions if position.commit not in found}
@@ -136,14 +136,18 @@ def _leave(
     found: dict[bytes, CommitObject], known: set[bytes], marks: dict[bytes, Mark], hurt: dict[bytes, Hurt]
 ) -> tuple[bytes, ...]:
     """Take away commits that were given up, which refs tell for sure, and of which there is not all any more."""
+    children = Counter(parent for commit in found.values() for parent in set(commit.parents))
+    tips = deque(oid for oid in found if oid not in known and not children[oid])
     left: list[bytes] = []
-    while True:
-        gone = [oid for oid in tips(found, known) if oid in hurt or marks.get(oid, WHOLE).pruned]
-        if not gone:
-            return tuple(left)
-        left += gone
-        for oid in gone:
-            del found[oid]
+    while tips:
+        oid = tips.popleft()
+        if oid in hurt or marks.get(oid, WHOLE).pruned:
+            left.append(oid)
+            for parent in set(found.pop(oid).parents):
+                children[parent] -= 1
+                if parent in found and parent not in known and not children[parent]:
+                    tips.append(parent)
+    return tuple(left)
 
 
 def _grown(mark: Mark, hurt: Hurt) -> Mark:
@@ -157,7 +161,6 @@ def _grown(mark: Mark, hurt: Hurt) -> Mark:
 
 def _refs(
     placed: list[tuple[Position, bytes | None, str]],
-    found: dict[bytes, CommitObject],
     lines: Lines,
     known: set[bytes],
 ) -> list[SalvagedRef]:
@@ -173,7 +176,7 @@ def _refs(
         if commit is not None and doubt:
             name = _free(PREFIX + position.ref.removeprefix(BRANCH), commit, taken)
             refs.append(SalvagedRef("branch", name, lines.ids[commit].hex(), position.ref, doubt))
-    for oid in tips(found, known):
+    for oid in tips(lines, known):
         new = lines.ids[oid]
         name = _free(PREFIX + new.hex()[:_SHORT], new, taken)
         refs.append(SalvagedRef("branch", name, new.hex(), "", "no branch or tag led to it"))
