@@ -26,6 +26,8 @@ from tests.trials.recipe import Recipe
 PATIENCE = 300.0
 """Seconds without a word after which a turn is held to hang: no trial takes so long."""
 
+# The same while Python starts and imports torch.
+_START = 300.0
 # A turn shorter than this would spend most of its time on getting ready.
 _SHORTEST = 20.0
 # A recipe that has broken its promises so often is not tried any more.
@@ -160,9 +162,11 @@ def _listen(process: subprocess.Popen[bytes], tally: Tally) -> bool:
     """Take down what a turn says until it ends; returns whether it fell silent instead."""
     assert process.stdout is not None
     rest = b""
+    is_ready = False
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ)
-        while selector.select(PATIENCE):
+        while selector.select(PATIENCE if is_ready else _START):
+            is_ready = True
             block = os.read(process.stdout.fileno(), 1 << 16)
             if not block:
                 return False
