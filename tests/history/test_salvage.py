@@ -283,6 +283,22 @@ def test_places_that_are_none_are_refused(store: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
+def test_the_damaged_store_is_no_other_one_under_no_name(store: Path, tmp_path: Path) -> None:
+    File(store).write(0, bytes(2 * SIZE))
+    (tmp_path / "link").symlink_to(store)
+    for name in ("hard", "soft"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "hard" / "data.mdb").hardlink_to(store / "data.mdb")
+    (tmp_path / "soft" / "data.mdb").symlink_to(store / "data.mdb")
+    for other in (store, tmp_path / "link", tmp_path / "hard", tmp_path / "soft"):
+        for source in (store, store / "data.mdb"):
+            with pytest.raises(NotAStoreError, match="what is to be salvaged"):
+                casckpt.salvage(source, tmp_path / "new", others=[other])
+    with pytest.raises(StoreNotFoundError):
+        casckpt.salvage(store, tmp_path / "new", others=[tmp_path / "nowhere"])
+    assert not (tmp_path / "new").exists()
+
+
 KILLED = """
 import os, signal, sys
 import casckpt

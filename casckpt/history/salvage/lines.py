@@ -81,7 +81,7 @@ def ancestors(found: Mapping[bytes, CommitObject], start: Iterable[bytes]) -> se
 
 
 def tips(lines: Lines, reached: set[bytes]) -> list[bytes]:
-    """Of the commits that are not in `reached`, those that no other is a child of; by their old ids, the newest first."""
+    """Of the commits that are not in `reached`, those that no other is a child of: old ids, the newest first."""
     parents = {parent for commit in lines.commits.values() for parent in commit.parents}
     found = [oid for oid, new in lines.ids.items() if oid not in reached and new not in parents]
     return sorted(found, key=lambda oid: -lines.commits[oid].time)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -80,6 +80,22 @@ def check_destination(source: Path, place: Path) -> None:
             store=str(place),
             remedy="give a new folder, or an empty one",
         )
+
+
+def check_others(source: Path, others: Iterable[Path]) -> None:
+    """Refuse, as another store, what is to be salvaged: under another name, too, LMDB would be asked to map it.
+
+    Raises:
+        NotAStoreError
+    """
+    for place in others:
+        with contextlib.suppress(
+            FileNotFoundError, NotADirectoryError
+        ):  # what is wrong there is told when it is opened
+            if (place / DATA).samefile(source):
+                raise NotAStoreError(
+                    "this is what is to be salvaged", store=str(place), remedy="give another store, such as a backup"
+                )
 
 
 @contextlib.contextmanager

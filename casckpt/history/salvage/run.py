@@ -15,7 +15,15 @@ from casckpt.errors import CorruptObjectError, StoreBusyError, StoreSettingsErro
 from casckpt.history.fetch import Objects
 from casckpt.history.salvage.build import Built, build, foresee
 from casckpt.history.salvage.lines import Lines
-from casckpt.history.salvage.place import check_destination, check_unused, find_source, identity, making, put_in_place
+from casckpt.history.salvage.place import (
+    check_destination,
+    check_others,
+    check_unused,
+    find_source,
+    identity,
+    making,
+    put_in_place,
+)
 from casckpt.history.salvage.plan import Plan, make_plan, usual_chunk_size
 from casckpt.history.salvage.remains import HASH_OF, Remains, look_through
 from casckpt.history.salvage.report import HurtState, SalvageReport
@@ -43,7 +51,7 @@ def salvage(
 
     Raises:
         StoreNotFoundError, StoreBusyError, StoreFullError
-        NotAStoreError: no place for the new store, or something is there already.
+        NotAStoreError: no place for the new store, or something is there; or one of `others` is the damaged one.
         StoreSettingsError: another store names its objects by another hash.
         CorruptObjectError: not one commit is left.
         NewerFormatError: a later casckpt wrote it.
@@ -52,13 +60,15 @@ def salvage(
     source, place = Path(src).expanduser().resolve(), Path(dst).expanduser().resolve()
     data = find_source(source)
     check_destination(data, place)
+    stores = [Path(path).expanduser().resolve() for path in others]
+    check_others(data, stores)
     with contextlib.ExitStack() as held:
         with system_errors(data, "it cannot be read"):
             file = held.enter_context(Scanned(data))
             before = identity(data)
         heap, found = look_through(file, progress)
         scheme = id_scheme(found.hash if found is not None else HASH_OF[heap.evidence.id_size])
-        remains = Remains(file, heap, scheme, [_other(held, path, data, scheme) for path in others])
+        remains = Remains(file, heap, scheme, [_other(held, path, scheme) for path in stores])
         plan = make_plan(remains, heap.evidence, progress)
         if not plan.lines.commits:
             raise CorruptObjectError(f"{data}: not one commit is left in it", remedy="restore the store from a backup")
@@ -75,9 +85,8 @@ def salvage(
         return _report(data, place, file, remains, plan, built, found is not None, dry_run, time.monotonic() - began)
 
 
-def _other(held: contextlib.ExitStack, path: str | PathLike[str], data: Path, scheme: IdScheme) -> Objects:
+def _other(held: contextlib.ExitStack, place: Path, scheme: IdScheme) -> Objects:
     """The objects of another store, for as long as `held` lasts."""
-    place = Path(path).expanduser().resolve()
     store = open_store(place, create=False)
     held.callback(store.close)
     check_hash(store.path, store.format, scheme)
