@@ -41,6 +41,8 @@ from casckpt.store.protocol import Space
 
 # Commits that may overtake one look at the file before it is given up; each is a try of microseconds.
 _TRIES: Final = 100
+# Pages of a file that was made, and to which the first transaction was never committed.
+_BLANK: Final = 16
 
 T = TypeVar("T")
 
@@ -56,9 +58,9 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a look at the file tells: whether it has anything in it, and the format record, if there is one."""
+    """What a look at the file tells: whether nothing can be in it, and the format record, if there is one."""
 
-    empty: bool
+    blank: bool
     format: bytes | None
 
 
@@ -75,7 +77,10 @@ def look_into(path: Path) -> Contents:
     try:
         file = _DataFile(descriptor)
         file.steady(file.check_whole)
-        return file.steady(file.contents)
+        found = file.steady(file.contents)
+        if found.format is None and not found.blank:
+            file.check_other()
+        return found
     except UnreadableError as error:
         store = str(path.parent)
         if error.truncated:
@@ -166,8 +171,31 @@ class _DataFile:
             if entry.key == Space.META.value and entry.tree is not None:
                 for record in self._entries(head, entry.tree, size, seen):
                     if record.key == FORMAT_KEY:
-                        return Contents(empty=False, format=record.value)
-        return Contents(empty=head.main.entries == 0, format=None)
+                        return Contents(blank=False, format=record.value)
+        return Contents(blank=self._is_blank(size), format=None)
+
+    def _is_blank(self, size: int) -> bool:
+        """Whether nothing was ever committed to the file. Never by the word of one head: of a store that had a single
+        transaction, as each backup has, the other is of an empty database, and a flipped bit makes it the later one."""
+        return all(
+            head.transaction == 0
+            and head.main == head.free == Tree(EMPTY, 0)
+            and head.last_page < 2
+            and size <= _BLANK * head.page_size
+            for head in self.heads()
+        )
+
+    def check_other(self) -> None:
+        """Raise if the head that does not count leads to a format record; call where the one that counts does not."""
+        later = self.head()
+        for head in self.heads():
+            if head != later:
+                try:
+                    record = self.contents(head).format
+                except UnreadableError:  # it may be of any earlier state
+                    continue
+                if record is not None:
+                    raise UnreadableError("its later head is of no store, and the earlier one is")
 
     def _entries(self, head: Head, tree: Tree, size: int, seen: set[int]) -> Iterator[Entry]:
         """The leaf entries of a tree, each page checked to be in the file and to be what it should.

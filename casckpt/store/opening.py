@@ -297,9 +297,9 @@ def _look(path: Path, wanted: Wanted) -> StoreFormat | None:
             raise _damaged(path, error.problem) from error  # it was one, or nothing would be acknowledged
         if contents.format is not None:
             return decode_format(store, contents.format)
-        if not contents.empty and read_mark(path / "mark") is not None:
+        if not contents.blank and read_mark(path / "mark") is not None:
             raise _damaged(path, "its format record is not there")
-        if not contents.empty:
+        if not contents.blank:
             raise NotAStoreError(f"its {_DATA} was not written by casckpt", store=store, remedy="give another path")
     mark = read_mark(path / "mark")
     if mark is not None and not wanted.accept_loss:
@@ -362,6 +362,8 @@ def _create(path: Path, format: StoreFormat) -> None:
                 transaction.put(FORMAT_KEY, encode_format(format), db=databases[Space.META])
                 transaction.put(COUNTER_KEY, (1).to_bytes(8, "big"), db=databases[Space.META])
             raw.sync(True)
+        if not _is_blank(path / _DATA):  # asked anew, and last: what is renamed over is gone
+            raise _damaged(path, f"{_DATA} holds something, and was taken for one that does not")
         (beside / _DATA).rename(path / _DATA)
     except lmdb.Error as error:  # no write of it went through, or no sync
         raise open_error(path, error) from error
@@ -369,6 +371,10 @@ def _create(path: Path, format: StoreFormat) -> None:
         _clear(beside)
     filesystem.sync_folder(path)
     reset_mark(path / "mark", Mark(format.uuid, 1))
+
+
+def _is_blank(data: Path) -> bool:
+    return not data.exists() or not data.stat().st_size or look_into(data).blank
 
 
 def _databases(path: Path, raw: lmdb.Environment, format: StoreFormat) -> dict[Space, _Database]:
