@@ -72,7 +72,7 @@ class Watch:
 
     def before(self, last: int) -> None:
         """Look, once a write transaction has begun; last: the number of the one before it."""
-        if last == self._transaction and stamp_of(self._data) != self._stamp:
+        if last != self._transaction or stamp_of(self._data) != self._stamp:
             self._untouched = False
 
     def after(self, last: int) -> None:

@@ -166,6 +166,21 @@ def test_what_was_changed_under_an_open_store_is_not_noted_as_good(path, looks) 
         assert len(looks) == 1, moment
 
 
+def test_once_another_has_committed_nobody_vouches_for_what_a_third_may_have_written(tmp_path) -> None:
+    data = tmp_path / "data"
+    data.write_bytes(b"1")
+    mine = examined.Watch(data, 10)
+    mine.before(10)
+    data.write_bytes(b"22")
+    mine.after(11)
+    assert mine.is_untouched(11)
+    data.write_bytes(b"third")  # and then the other commits the twelfth
+    mine.before(12)
+    data.write_bytes(b"4444")
+    mine.after(13)
+    assert not mine.is_untouched(13)
+
+
 def test_a_transaction_that_was_given_up_leaves_the_file_known(path, looks) -> None:
     store = open_store(path)
     with pytest.raises(KeyError), store.write(durable=True, room=None) as writer:
