@@ -1,4 +1,4 @@
-"""Looks through a damaged data file by plain reads: for frames anywhere, for leaf pages, and for trees that are whole.
+"""Looks through a damaged data file by plain reads: for frames anywhere, for leaf pages, and for roots of trees.
 
 It believes no page for what another says of it, maps nothing and writes nothing. What it gives is what stands there:
 whether a frame is what it says, and an entry what it looks like, is for those who know what they mean.
@@ -32,7 +32,6 @@ from casckpt.store.layout import (
     Head,
     Tree,
     UnreadableError,
-    read_subtree,
 )
 from casckpt.store.protocol import Progress, Space
 
@@ -43,8 +42,6 @@ _PAGE_SIZES: Final = (4096, 8192, 16384, 32768, 65536, 2048, 1024, 512)
 _USUAL: Final = 4096
 # Pages that are asked whether they are numbered by a size, until one is found that fits.
 _ASKED: Final = 4096
-# A record beside the objects is no longer than this.
-_MAX_VALUE: Final = MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +156,7 @@ class Scanned:
 
     def _leaf(self, page: bytes) -> list[Entry]:
         try:
-            return _nodes(page)[1]
+            return read_nodes(page)[1]
         except UnreadableError:
             emptied = PAGE.unpack_from(page)[3:] == (PAGE.size, len(page))  # before it was given up
             self.unbroken &= emptied
@@ -176,7 +173,7 @@ class Scanned:
         pieces = range(start, min(start + length, self.size), _USUAL)
         return b"".join([self.read(at, _USUAL).ljust(_USUAL, b"\0") for at in pieces])
 
-    # -- by trees ------------------------------------------------------------------------------------------------------
+    # -- where trees begin ---------------------------------------------------------------------------------------------
 
     @property
     def heads(self) -> list[Head]:
@@ -192,20 +189,6 @@ class Scanned:
         last, nothing = self.size // self.page_size - 1, Tree(EMPTY, 0)
         roots = sorted(self._roots, reverse=True)
         return [Head(self.page_size, last, 0, nothing, Tree(root, count, 1)) for _, root, count in roots]
-
-    def entries(self, head: Head, space: Space) -> list[tuple[bytes, bytes]] | None:
-        """All of a sub-database as a head leads to it; None unless every page on the way is as LMDB writes it."""
-        walk = _Walk(self, head)
-        try:
-            for entry in list(walk.tree(head.main)):
-                if entry.key == space.value:
-                    if entry.flags != SUBTREE:
-                        return None
-                    root = read_subtree(entry.value, head.last_page)
-                    return [(found.key, walk.value(found)) for found in walk.tree(root)]
-        except UnreadableError:
-            return None
-        return None
 
     def _read_heads(self) -> list[Head]:
         found: list[Head] = []
@@ -249,66 +232,6 @@ class Scanned:
 _NAMES: Final = frozenset(space.value for space in (Space.COMMIT, Space.REF, Space.REFLOG, Space.META))
 
 
-class _Walk:
-    """One look at trees, each page of which is used once."""
-
-    def __init__(self, file: Scanned, head: Head) -> None:
-        self._file = file
-        self._head = head
-        self._met: set[int] = set()
-
-    def tree(self, tree: Tree) -> Iterator[Entry]:
-        """The entries of a tree, in order.
-
-        Raises:
-            UnreadableError: a page is not as LMDB writes it, or there are not as many entries as the tree says.
-        """
-        count = 0
-        last: bytes | None = None
-        waiting = [] if tree.root == EMPTY else [(tree.root, 1)]
-        while waiting:
-            number, level = waiting.pop()
-            page = self._page(number, 1)
-            if PAGE.unpack_from(page)[0] != number:
-                raise UnreadableError("it says that it is another page")
-            flags, nodes = _nodes(page)
-            if (flags == LEAF) is not (level == tree.depth):
-                raise UnreadableError("it is of another level")
-            if flags == BRANCH:
-                waiting += [(child, level + 1) for child in reversed([node.length for node in nodes])]
-                continue
-            for entry in nodes:
-                if last is not None and entry.key <= last:
-                    raise UnreadableError("its keys are not in order")
-                last = entry.key
-                count += 1
-                yield entry
-        if count != tree.entries:
-            raise UnreadableError("it has not as many entries as it says")
-
-    def value(self, entry: Entry) -> bytes:
-        """The value of an entry, out of its own pages if it has such."""
-        if entry.flags != BIG:
-            return entry.value
-        if entry.length > _MAX_VALUE:
-            raise UnreadableError("a record that is too long for one")
-        data = self._page(entry.page, layout.run_of(entry.length, self._head.page_size))
-        number, _, flags, *_ = PAGE.unpack_from(data)
-        if (number, flags) != (entry.page, OVERFLOW):
-            raise UnreadableError("it is not the first page of a value")
-        return data[PAGE.size : PAGE.size + entry.length]
-
-    def _page(self, first: int, pages: int) -> bytes:
-        taken = set(range(first, first + pages))
-        if not 2 <= first <= self._head.last_page or taken & self._met:
-            raise UnreadableError("a page that is there twice, or not at all")
-        self._met |= taken
-        data = self._file.read(first * self._head.page_size, pages * self._head.page_size)
-        if len(data) != pages * self._head.page_size:
-            raise UnreadableError("the file ends before it", truncated=True)
-        return data
-
-
 # A key, and the first bytes of the record under it: a map of six, of which the first is "version".
 _RECORD_KEY: Final = b"format"
 _RECORD: Final = _RECORD_KEY + b"\x86\xa7version"
@@ -339,7 +262,7 @@ def _sort(page: bytes, number: int) -> tuple[int, int]:
     return flags, low | high << 16 if flags == OVERFLOW else 1
 
 
-def _nodes(page: bytes) -> tuple[int, list[Entry]]:
+def read_nodes(page: bytes) -> tuple[int, list[Entry]]:
     """The flags of a page, and its nodes in order; of a branch the length is the child.
 
     Raises:

@@ -18,6 +18,7 @@ from casckpt.store.environment import COUNTER_KEY
 from casckpt.store.layout import Head
 from casckpt.store.protocol import Space
 from casckpt.store.scan import Scanned
+from casckpt.store.trees import entries
 
 _NEXT: Final = b"reflog_next"
 
@@ -86,7 +87,7 @@ class Evidence:
         views = _views(file)
         for number, view in enumerate(views):
             is_newest = number == 0 and view.is_newest(mark)
-            refs = file.entries(view.head, Space.REF)
+            refs = entries(file, view.head, Space.REF)
             found = None if refs is None else self._tree_refs(refs)
             if found is not None and self.tree_refs is None:
                 self.tree_refs, self.tree_head = found
@@ -102,21 +103,21 @@ class Evidence:
         if view.next is not None:
             self.next, self.settled = view.next, True
             self.moves = {seq: move for seq, move in self.moves.items() if seq < view.next}
-        moves = file.entries(view.head, Space.REFLOG)
+        moves = entries(file, view.head, Space.REFLOG)
         if moves is not None:
             self.kept = frozenset(int.from_bytes(key, "big") for key, _ in moves)
         for space, known in ((Space.MARK, self.marks), (Space.FIGURES, self.figures)):
-            entries = file.entries(view.head, space)
-            if entries is not None:  # others were of commits that are gone, or of before
+            found = entries(file, view.head, space)
+            if found is not None:  # others were of commits that are gone, or of before
                 known.clear()
-                for key, value in entries:
+                for key, value in found:
                     if len(key) == self.id_size:
                         self._of_commit(key, value)
 
-    def _tree_refs(self, entries: Iterable[tuple[bytes, bytes]]) -> tuple[dict[str, bytes], str | None] | None:
+    def _tree_refs(self, found: Iterable[tuple[bytes, bytes]]) -> tuple[dict[str, bytes], str | None] | None:
         refs: dict[str, bytes] = {}
         head: str | None = None
-        for key, value in entries:
+        for key, value in found:
             ref = _ref(key)
             if key == HEAD:
                 head = _name(value)
@@ -238,7 +239,7 @@ def _views(file: Scanned) -> list[_View]:
     """The states that can be looked at, the newest first as far as that is known."""
     views: list[_View] = []
     for head in (*file.heads, *file.roots):
-        meta = file.entries(head, Space.META)
+        meta = entries(file, head, Space.META)
         found = None if meta is None else dict(meta)
         counter = None if found is None else _number(found.get(COUNTER_KEY))
         following = None if found is None else _number(found.get(_NEXT, bytes(8)))

@@ -89,9 +89,7 @@ def check_others(source: Path, others: Iterable[Path]) -> None:
         NotAStoreError
     """
     for place in others:
-        with contextlib.suppress(
-            FileNotFoundError, NotADirectoryError
-        ):  # what is wrong there is told when it is opened
+        with contextlib.suppress(OSError):  # what is wrong there is told when it is opened
             if (place / DATA).samefile(source):
                 raise NotAStoreError(
                     "this is what is to be salvaged", store=str(place), remedy="give another store, such as a backup"

@@ -1,0 +1,105 @@
+"""Walks the trees of a damaged data file by plain reads, and gives what is in one only if every page of it is sound.
+
+It must never believe a part of a tree: what is left out could be what matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from casckpt.limits import MIB
+from casckpt.store import layout
+from casckpt.store.layout import (
+    BIG,
+    BRANCH,
+    EMPTY,
+    LEAF,
+    OVERFLOW,
+    PAGE,
+    SUBTREE,
+    Head,
+    Tree,
+    UnreadableError,
+    read_subtree,
+)
+from casckpt.store.protocol import Space
+from casckpt.store.scan import Entry, Scanned, read_nodes
+
+# A record beside the objects is no longer than this.
+_MAX_VALUE: Final = MIB
+
+
+def entries(file: Scanned, head: Head, space: Space) -> list[tuple[bytes, bytes]] | None:
+    """All of a sub-database as a head leads to it; None unless every page on the way is as LMDB writes it."""
+    walk = _Walk(file.read, head)
+    try:
+        for entry in list(walk.tree(head.main)):
+            if entry.key == space.value:
+                if entry.flags != SUBTREE:
+                    return None
+                root = read_subtree(entry.value, head.last_page)
+                return [(found.key, walk.value(found)) for found in walk.tree(root)]
+    except UnreadableError:
+        return None
+    return None
+
+
+class _Walk:
+    """One look at trees, each page of which is used once."""
+
+    def __init__(self, read: Callable[[int, int], bytes], head: Head) -> None:
+        self._read = read
+        self._head = head
+        self._met: set[int] = set()
+
+    def tree(self, tree: Tree) -> Iterator[Entry]:
+        """The entries of a tree, in order.
+
+        Raises:
+            UnreadableError: a page is not as LMDB writes it, or there are not as many entries as the tree says.
+        """
+        count = 0
+        last: bytes | None = None
+        waiting = [] if tree.root == EMPTY else [(tree.root, 1)]
+        while waiting:
+            number, level = waiting.pop()
+            page = self._page(number, 1)
+            if PAGE.unpack_from(page)[0] != number:
+                raise UnreadableError("it says that it is another page")
+            flags, nodes = read_nodes(page)
+            if (flags == LEAF) is not (level == tree.depth):
+                raise UnreadableError("it is of another level")
+            if flags == BRANCH:
+                waiting += [(child, level + 1) for child in reversed([node.length for node in nodes])]
+                continue
+            for entry in nodes:
+                if last is not None and entry.key <= last:
+                    raise UnreadableError("its keys are not in order")
+                last = entry.key
+                count += 1
+                yield entry
+        if count != tree.entries:
+            raise UnreadableError("it has not as many entries as it says")
+
+    def value(self, entry: Entry) -> bytes:
+        """The value of an entry, out of its own pages if it has such."""
+        if entry.flags != BIG:
+            return entry.value
+        if entry.length > _MAX_VALUE:
+            raise UnreadableError("a record that is too long for one")
+        data = self._page(entry.page, layout.run_of(entry.length, self._head.page_size))
+        number, _, flags, *_ = PAGE.unpack_from(data)
+        if (number, flags) != (entry.page, OVERFLOW):
+            raise UnreadableError("it is not the first page of a value")
+        return data[PAGE.size : PAGE.size + entry.length]
+
+    def _page(self, first: int, pages: int) -> bytes:
+        taken = set(range(first, first + pages))
+        if not 2 <= first <= self._head.last_page or taken & self._met:
+            raise UnreadableError("a page that is there twice, or not at all")
+        self._met |= taken
+        data = self._read(first * self._head.page_size, pages * self._head.page_size)
+        if len(data) != pages * self._head.page_size:
+            raise UnreadableError("the file ends before it", truncated=True)
+        return data
