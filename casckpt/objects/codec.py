@@ -25,7 +25,7 @@ _PROBE_SHARE: Final = 0.8
 # Below this a zstd frame saves nothing that a database page would notice.
 _SMALLEST: Final = 256
 # Bytes of an object at most: what a head says decides how much memory is taken.
-_MOST: Final = {Kind.CHUNK: MAX_CHUNK_SIZE, Kind.NODE: MAX_NODE, Kind.TREE: MAX_TREE, Kind.COMMIT: MAX_COMMIT}
+MOST: Final = {Kind.CHUNK: MAX_CHUNK_SIZE, Kind.NODE: MAX_NODE, Kind.TREE: MAX_TREE, Kind.COMMIT: MAX_COMMIT}
 
 
 def _may_shrink(raw: memoryview) -> bool:
@@ -54,7 +54,7 @@ def compress(raw: memoryview, mode: str) -> bytes | None:
 def encode(kind: Kind, oid: bytes, raw: Buffer, mode: str = "auto") -> bytes:
     """The frame of one object."""
     view = memoryview(raw).cast("B")
-    if len(view) > _MOST[kind]:
+    if len(view) > MOST[kind]:
         raise StateError(f"a {kind.name.lower()} of {len(view)} bytes", remedy="split the state into smaller parts")
     packed = compress(view, mode)
     codec = Codec.RAW if packed is None else Codec.ZSTD
@@ -89,7 +89,7 @@ def _checked(kind: Kind, oid: bytes, frame: memoryview) -> tuple[FrameHead, memo
         )
     if head.base is not None or head.planes or head.word_size:
         raise CorruptObjectError(f"{kind.name.lower()} {oid.hex()} has parts that its codec has no use for")
-    if head.raw_length > _MOST[kind]:
+    if head.raw_length > MOST[kind]:
         raise CorruptObjectError(f"{kind.name.lower()} {oid.hex()} of {head.raw_length} bytes")
     if head.codec is Codec.RAW and head.payload_length != head.raw_length:
         raise CorruptObjectError(f"{kind.name.lower()} {oid.hex()} has lengths that contradict each other")

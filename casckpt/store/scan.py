@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
+from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,6 +17,7 @@ from typing import Final, Self
 
 from casckpt.errors import CorruptObjectError, NewerFormatError, NotAStoreError
 from casckpt.limits import MIB
+from casckpt.objects.codec import MOST
 from casckpt.objects.frame import MAGIC, MAX_HEAD, FrameHead, read_head
 from casckpt.store import layout
 from casckpt.store.layout import (
@@ -40,6 +42,10 @@ _BLOCK: Final = 8 * MIB
 # LMDB's pages are those of the machine that made the file.
 _PAGE_SIZES: Final = (4096, 8192, 16384, 32768, 65536, 2048, 1024, 512)
 _USUAL: Final = 4096
+# Frames lie beside each other, and one within another only where a raw chunk holds bytes of a casckpt file. So much of
+# each stretch of a file is read as candidates for frames: so many times what it has.
+_STRETCH: Final = MIB
+_LAYERS: Final = 8
 # Pages that are asked whether they are numbered by a size, until one is found that fits.
 _ASKED: Final = 4096
 
@@ -73,6 +79,7 @@ class Scanned:
         self._heads = self._read_heads()
         self.page_size = self._heads[0].page_size if self._heads else self._guess_page_size()
         pages = max([2, *(head.last_page + 1 for head in self._heads)])
+        self._tried = array("Q", bytes(8 * (self.size // _STRETCH + 1)))  # bytes that candidates had of each stretch
         self._roots: list[tuple[int, int, int]] = []  # entries of all its trees, its page, its own entries
         self.unbroken = self.size % self.page_size == 0 and self.size >= pages * self.page_size
 
@@ -105,6 +112,27 @@ class Scanned:
         frame = self.read(at, length)
         return (head[0], frame) if len(frame) == length else None
 
+    def candidate(self, at: int) -> bytes | None:
+        """A whole frame that is to be tried, which may be nothing of the kind. To be asked for once.
+
+        None also where too many that claim the same bytes were tried before: heads are cheap to make, so that without
+        a bound a small file could have itself read for ever.
+        """
+        head = _head(memoryview(self.read(at, MAX_HEAD)))
+        if head is None:
+            return None
+        end = at + head[1] + head[0].payload_length
+        shares = {
+            number: min(end, (number + 1) * _STRETCH) - max(at, number * _STRETCH)
+            for number in range(at // _STRETCH, (end - 1) // _STRETCH + 1)
+        }
+        if end > self.size or any(self._tried[n] + share > _LAYERS * _STRETCH for n, share in shares.items()):
+            return None
+        for number, share in shares.items():
+            self._tried[number] += share
+        frame = self.read(at, end - at)
+        return frame if len(frame) == end - at else None
+
     def head(self, at: int) -> FrameHead | None:
         """The head of the frame that begins at a byte."""
         head = _head(memoryview(self.read(at, MAX_HEAD)))
@@ -121,8 +149,9 @@ class Scanned:
     ) -> None:
         """Read the whole file once.
 
-        on_frame: called with the head of everything that begins as a frame does, and where; all lie on even bytes, in
-        pages of their own behind a head of 16 bytes, or amid others in a leaf. on_entry: with key and value of each
+        on_frame: called with the head of everything that begins as a frame does and is no longer than an object of its
+        kind may be, and where; all lie on even bytes, in pages of their own behind a head of 16 bytes, or amid others
+        in a leaf. on_entry: with key and value of each
         entry of a page that is a leaf throughout. on_record: with what looks like a format record, in whatever page.
         """
         step = max(_BLOCK, self.page_size)
@@ -133,7 +162,7 @@ class Scanned:
             for at in _all(block, MAGIC, step):
                 if at % 2 == 0:
                     found = _head(view[at : at + MAX_HEAD])
-                    if found is not None and start + at + found[1] + found[0].payload_length <= self.size:
+                    if found is not None and self._may_be(found[0], start + at + found[1]):
                         on_frame(found[0], start + at)
             for at in _all(block, _RECORD, step):
                 on_record(self._value(start + at, len(_RECORD_KEY)))
@@ -153,6 +182,12 @@ class Scanned:
                         held = sum(TREE.unpack(tree)[6] for tree in trees.values() if len(tree) == TREE.size)
                         self._roots.append((held, (start + at) // self.page_size, len(entries)))
             progress("looking through the file", min(start + step, self.size), self.size)
+
+    def _may_be(self, head: FrameHead, payload: int) -> bool:
+        """Whether a frame is no longer than it may be, and ends in the file; its payload begins at a byte."""
+        return max(head.raw_length, head.payload_length) <= MOST[head.kind] and (
+            payload + head.payload_length <= self.size
+        )
 
     def _leaf(self, page: bytes) -> list[Entry]:
         try:

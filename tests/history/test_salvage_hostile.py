@@ -3,15 +3,58 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 
+import casckpt
+from casckpt.errors import CorruptObjectError
+from casckpt.history.repository import History
 from casckpt.history.salvage.lines import ancestors_first, line_up, tips
 from casckpt.history.salvage.plan import _leave
 from casckpt.history.salvage.states import Hurt
 from casckpt.objects.commit import CommitObject
-from casckpt.objects.ids import XXH3_128
+from casckpt.objects.frame import Codec, FrameHead, pack_head
+from casckpt.objects.ids import XXH3_128, Kind
 from casckpt.objects.values import Map
+from casckpt.store.lmdb_store import open_store
+from casckpt.store.scan import Scanned
+from tests.history.world import commit, noise
+
+
+def lies(oid: bytes, count: int) -> bytes:
+    """Heads of a commit with nothing behind them."""
+    return pack_head(FrameHead(Kind.COMMIT, Codec.RAW, oid, 0, 0)) * count
+
+
+def test_of_one_id_few_frames_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_bytes(lies(bytes(16), 5000))
+    counter = Counter(32)
+    real = Scanned.candidate
+
+    def counted(self: Scanned, at: int) -> bytes | None:
+        counter.ask()
+        return real(self, at)
+
+    monkeypatch.setattr(Scanned, "candidate", counted)
+    with pytest.raises(CorruptObjectError, match="not one commit"):
+        casckpt.salvage(tmp_path / "file", tmp_path / "new")
+    assert counter.count
+
+
+@pytest.mark.parametrize("place", ["before", "behind"])
+def test_frames_that_lie_on_one_side_of_a_good_one_do_not_push_it_out(tmp_path: Path, place: str) -> None:
+    with History(open_store(tmp_path / "store")) as history:
+        for step in range(5):
+            commit(history, {"model": {"w": noise(step, 300)}}, step=step)
+        ids = {one.id for one in history.log()}
+    data = (tmp_path / "store" / "data.mdb").read_bytes()
+    flood = b"".join(lies(bytes.fromhex(oid), 100) for oid in sorted(ids))
+    flood = flood.ljust(-len(flood) % 4096 + len(flood), b"\0")
+    (tmp_path / "file").write_bytes(flood + data if place == "before" else data + flood)
+    assert casckpt.salvage(tmp_path / "file", tmp_path / "new").whole == 5
+    with History(open_store(tmp_path / "new", create=False)) as history:
+        assert {one.id for one in history.log()} == ids
 
 
 @dataclass

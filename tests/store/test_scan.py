@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from casckpt.objects.codec import encode
-from casckpt.objects.frame import FrameHead
+from casckpt.objects.codec import MOST, encode
+from casckpt.objects.frame import Codec, FrameHead, pack_head
 from casckpt.objects.ids import XXH3_128, Kind
 from casckpt.store import scan
 from casckpt.store.layout import LEAF, NODE, OVERFLOW, PAGE
@@ -109,6 +109,49 @@ def test_a_sector_that_cannot_be_read_takes_only_what_is_on_it(tmp_path: Path, m
 
     monkeypatch.setattr(scan.os, "pread", bad)
     assert [at for _, at in looked(tmp_path / "file")[0]] == [0, 8192]
+
+
+@pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.name)
+def test_a_head_that_claims_more_than_its_kind_may_have_is_none(tmp_path: Path, kind: Kind) -> None:
+    most = MOST[kind]
+    heads = [FrameHead(kind, Codec.ZSTD, bytes(16), *lengths) for lengths in ((most, 0), (most + 1, 0), (0, most + 1))]
+    with (tmp_path / "file").open("wb") as file:
+        file.write(b"".join(map(pack_head, heads)))
+        file.truncate(min(most, 16 << 20) + 4096)  # holes
+    assert [head for head, _ in looked(tmp_path / "file")[0]] == heads[:1]
+
+
+def test_so_much_of_a_file_is_read_as_frames_however_many_claim_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heads = [pack_head(FrameHead(Kind.CHUNK, Codec.ZSTD, bytes(16), 100, (3 << 20) + n)) for n in range(1000)]
+    data = b"".join(heads).ljust(4 << 20, b"\0")
+    (tmp_path / "file").write_bytes(data)
+    found = looked(tmp_path / "file")[0]
+    assert len(found) == 1000
+    real, count = os.pread, 0
+
+    def counted(descriptor: int, length: int, at: int) -> bytes:
+        nonlocal count
+        count += length
+        return real(descriptor, length, at)
+
+    monkeypatch.setattr(scan.os, "pread", counted)
+    with Scanned(tmp_path / "file") as file:
+        tried = [file.candidate(at) for _, at in found]
+    assert sum(one is not None for one in tried) == 8 and count < 9 * len(data)
+
+
+def test_a_frame_within_a_frame_and_what_lies_beside_lies_can_be_tried(tmp_path: Path) -> None:
+    lies = b"".join(pack_head(FrameHead(Kind.CHUNK, Codec.ZSTD, bytes(16), 100, 1 << 20)) for n in range(100))
+    inner = frame(b"some bytes" * 50)
+    outer = frame(bytes(1000) + inner + bytes(2 << 20))
+    (tmp_path / "file").write_bytes(lies.ljust(3 << 20, b"\0") + outer)
+    with Scanned(tmp_path / "file") as file:
+        for lie in range(0, len(lies), len(lies) // 100):
+            file.candidate(lie)
+        assert file.candidate(3 << 20) == outer
+        assert file.candidate((3 << 20) + outer.index(inner)) == inner
 
 
 def scan_nothing(stage: str, done: int, total: int) -> None:

@@ -33,12 +33,18 @@ ELSEWHERE: Final = -1
 
 Places = dict[bytes, tuple[int, ...]]
 
+# Places of one object that are kept from the front of the file, and as many from its end: each is tried until one is
+# good, and heads that lie cost nothing to make. What was appended behind a file, or lies before it, pushes out none of
+# the others; only lies on both sides of a good frame could. Where nobody lied, so many frames of one object are copies
+# of one another, which changes of a page left behind.
+_KEPT: Final = 8
+
 
 @dataclass(slots=True)
 class Heap:
     """What one look through a file finds of stores whose ids have one size.
 
-    places: of each kind and id, where frames that say so begin.
+    places: of each kind and id, where frames that say so begin; of many, the first and the last ones.
     """
 
     evidence: Evidence
@@ -47,7 +53,8 @@ class Heap:
     def frame(self, head: FrameHead, at: int) -> None:
         """Note a frame."""
         places = self.places[head.kind]
-        places[head.id] = (*places.get(head.id, ()), at)
+        kept = (*places.get(head.id, ()), at)
+        places[head.id] = kept if len(kept) <= 2 * _KEPT else kept[:_KEPT] + kept[-_KEPT:]
 
 
 HASH_OF: Final = {16: "xxh3_128", 32: "blake3"}
@@ -129,10 +136,10 @@ class Remains:
 
     def _find(self, kind: Kind, oid: bytes) -> int | None:
         for at in self.places(kind, oid):
-            found = self.file.frame(at)
+            found = self.file.candidate(at)
             if found is not None:
                 try:
-                    decode(self.scheme, kind, oid, memoryview(found[1]))
+                    decode(self.scheme, kind, oid, memoryview(found))
                     return at
                 except DAMAGE:
                     continue
