@@ -71,7 +71,7 @@ class Environment:
         self.path = path
         self.format = format
         self.databases = databases
-        self.handles = 0
+        self.handles: set[Handle] = set()
         self.page_size = raw.stat()["psize"]
         self._raw = raw
         self._opener = opener
@@ -87,6 +87,8 @@ class Environment:
         self._writing_thread: int | None = None
         self._failure = ""
         self._reserved = 0
+        self._is_leaving = False
+        self.is_shut = False
         self.forked = False
         # Freed by `shut` only: freed at the interpreter's exit, it would wait for the writer of a frozen thread.
         keep(raw)
@@ -476,7 +478,8 @@ class Environment:
             self._gate.wait_for(lambda: not any(one.handle is handle for one in self._live.copy()))
 
     def shut(self) -> bool:
-        """Give the environment back to LMDB, and say whether: not while a transaction is left.
+        """Give the environment back to LMDB, and say whether: not while a transaction is left. Twice is once, also
+        where an interrupt came between two of its steps.
 
         Only once no new one can begin, because the environment has failed or every handle on it is closed. It is asked
         and done under the gate: a reader that was let in before it failed may not have its transaction yet.
@@ -484,14 +487,17 @@ class Environment:
         with self._lock:
             if self._live:
                 return False
-            _open.discard(self)
             try:
-                self._note_good()
+                if not self._is_leaving:
+                    self._is_leaving = True
+                    self._note_good()
             finally:
                 # first, so that whoever finds an opener alive can count on LMDB's lock being held
                 unregister(self._opener)
                 self._raw.close()
                 give_up(self._raw)
+                _open.discard(self)
+                self.is_shut = True
             return True
 
     def _note_good(self) -> None:

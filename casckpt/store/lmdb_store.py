@@ -69,7 +69,8 @@ def open_store(
         NetworkFilesystemError, StoreLockLostError, StoreBusyError, StoreFullError: it cannot be opened here and now.
     """
     wanted = Wanted(create=create, hash=hash, chunk_size=chunk_size, codec=codec, accept_loss=accept_loss)
-    return LmdbStore(acquire(Path(path).expanduser().resolve(), wanted))
+    handle = Handle()
+    return LmdbStore(acquire(Path(path).expanduser().resolve(), wanted, handle), handle)
 
 
 class LmdbReader:
@@ -322,10 +323,10 @@ class LmdbWriter(LmdbReader):
 class LmdbStore:
     """One handle on the store at `path`; safe to use from several threads."""
 
-    def __init__(self, environment: Environment) -> None:
+    def __init__(self, environment: Environment, handle: Handle) -> None:
         self.path = str(environment.path)
         self._environment = environment
-        self._handle = Handle()
+        self._handle = handle
 
     @property
     def format(self) -> StoreFormat:

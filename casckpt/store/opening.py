@@ -81,11 +81,12 @@ class Wanted:
         check_settings(store, held, hash=self.hash, chunk_size=self.chunk_size, codec=self.codec)
 
 
-def acquire(path: Path, wanted: Wanted) -> Environment:
-    """The environment of the store at `path`, opened or shared; `release` gives it back."""
+def acquire(path: Path, wanted: Wanted, handle: Handle) -> Environment:
+    """The environment of the store at `path`, opened or shared, for a handle; `release` gives it back."""
     with _lock, filesystem.system_errors(path, "it cannot be opened"):
         environment = _by_file.get(_identity(path) or (0, 0))
-        if environment is not None and environment.failed:
+        # Without a handle where an interrupt came while the last one was given back: it may be shut, or half so.
+        if environment is not None and (environment.failed or not environment.handles):
             if not _forget(environment):
                 raise StoreBusyError(
                     "it failed, and transactions on it are still under way in this process",
@@ -101,18 +102,17 @@ def acquire(path: Path, wanted: Wanted) -> Environment:
             _by_file[identity] = environment
         else:
             wanted.check(str(path), environment.format)
-        environment.handles += 1
+        environment.handles.add(handle)
         return environment
 
 
 def release(environment: Environment, handle: Handle) -> None:
     """Give a handle back; the last one shuts the environment. Twice is once; in a forked child it touches nothing."""
     with _lock:
-        if handle.given_back or environment.forked:
+        if environment.forked:
             return
-        handle.given_back = True
-        environment.handles -= 1
-        if environment.handles == 0 and environment in _by_file.values():
+        environment.handles.discard(handle)
+        if not environment.handles and environment in _by_file.values():
             _forget(environment)
 
 
@@ -193,12 +193,16 @@ def _register(environment: Environment) -> None:
 
 
 def _forget(environment: Environment) -> bool:
-    """Shut an environment, unless a transaction of it is under way; returns whether it was shut."""
-    if not environment.shut():
-        return False
-    for identity in [key for key, value in _by_file.items() if value is environment]:
-        del _by_file[identity]
-    return True
+    """Shut an environment, unless a transaction of it is under way; returns whether it was shut.
+
+    Also where it is interrupted: what was shut is known no more, and what was not is asked for again by `acquire`.
+    """
+    try:
+        return environment.shut()
+    finally:
+        if environment.is_shut:
+            for identity in [key for key, value in _by_file.items() if value is environment]:
+                del _by_file[identity]
 
 
 def check_current(environment: Environment) -> None:

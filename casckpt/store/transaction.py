@@ -16,11 +16,10 @@ ctypes.pythonapi.Py_IncRef(ctypes.py_object(_kept))
 class Handle:
     """What one `open_store` gave out: transactions are begun in its name, and its close waits for them."""
 
-    __slots__ = ("closed", "given_back")
+    __slots__ = ("closed",)
 
     def __init__(self) -> None:
         self.closed = False
-        self.given_back = False
 
 
 class Transaction:
