@@ -1,7 +1,8 @@
 """Which chunks can be had out of a damaged file, and by which of their frames: each decoded, and held against its id.
 
 A chunk may have several frames, as may what it is a delta of. First come those that stand by themselves, then what lies
-over these, and so on; so whatever can be had is found, by a chain that is as short as can be and never a circle.
+over these, and so on; so whatever can be had is found, by a chain that is as short as can be and never a circle. One
+that is longer than any reader follows is none.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ from typing import Final
 
 from casckpt.errors import CorruptObjectError, MissingObjectError
 from casckpt.history.salvage.remains import DAMAGE, ELSEWHERE, Remains
-from casckpt.limits import MAX_CHAIN
-from casckpt.objects.chain import Chain, Link, read_link, verified
+from casckpt.limits import MAX_CHAIN, WRITE_BATCH
+from casckpt.objects.chain import Chain, read_link, verified
 from casckpt.objects.codec import encode
 from casckpt.objects.ids import Kind
 from casckpt.store.protocol import Progress
 
 # Chunks between two reports of how far it is.
 _STRIDE: Final = 256
+# Bytes of chunks that are kept because deltas may lie over them.
+_HELD: Final = WRITE_BATCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,8 @@ class Chunks:
         self._chosen: dict[bytes, _Chosen] = {}
         self._over: dict[bytes, list[tuple[bytes, int]]] = {}
         self._ready: deque[bytes] = deque()
+        self._held: dict[bytes, memoryview] = {}
+        self._room = _HELD
 
     def __contains__(self, oid: object) -> bool:
         return oid in self._chosen
@@ -79,7 +84,7 @@ class Chunks:
     def frame(self, oid: bytes) -> bytes:
         """The frame of a chunk that can be had."""
         chosen = self._chosen[oid]
-        if chosen.at == ELSEWHERE or chosen.depth > MAX_CHAIN:
+        if chosen.at == ELSEWHERE:
             return self.alone(oid)
         found = self._remains.file.frame(chosen.at)
         assert found is not None  # it was decoded before; whether it still is the same is seen when all is checked
@@ -110,19 +115,35 @@ class Chunks:
         """Try what lies over chunks that were chosen since."""
         while self._ready:
             base = self._ready.popleft()
-            for oid, at in self._over.pop(base, ()):
-                if oid not in self._chosen and self._decodes(oid, at, base):
-                    self._choose(oid, _Chosen(at, base, self._chosen[base].depth + 1))
+            over = self._over.pop(base, ())
+            depth = self._chosen[base].depth + 1
+            if over and depth <= MAX_CHAIN:  # no reader follows a longer chain
+                with suppress(*DAMAGE):
+                    raw = self._bytes(base)
+                    for oid, at in over:
+                        if oid not in self._chosen and self._decodes(oid, at, raw):
+                            self._choose(oid, _Chosen(at, base, depth))
 
     def _choose(self, oid: bytes, chosen: _Chosen) -> None:
         self._chosen[oid] = chosen
         self._ready.append(oid)
 
-    def _decodes(self, oid: bytes, at: int, base: bytes | None) -> bool:
+    def _decodes(self, oid: bytes, at: int, base: memoryview | None) -> bool:
+        """Whether a frame, over the bytes of what it is a delta of, is what the id says."""
+        frame = self._remains.file.candidate(at)
+        if frame is None:
+            return False
         with suppress(*DAMAGE):
-            verified(self._remains.scheme, self._chain(oid, at, base))
+            self._hold(oid, self._decode(oid, frame, base))
             return True
         return False
+
+    def _hold(self, oid: bytes, raw: memoryview) -> None:
+        """Keep the bytes of a chunk, for what lies over it, as long as there is room."""
+        self._held[oid] = raw
+        self._room -= len(raw)
+        while self._room < 0:
+            self._room += len(self._held.pop(next(iter(self._held))))
 
     def _elsewhere(self, oid: bytes) -> bool:
         with suppress(*DAMAGE):
@@ -137,29 +158,27 @@ class Chunks:
         raise MissingObjectError(f"chunk {oid.hex()} is nowhere")
 
     def _bytes(self, oid: bytes) -> memoryview:
-        chosen = self._chosen[oid]
-        if chosen.at == ELSEWHERE:
-            return self._from_other(oid)
-        return verified(self._remains.scheme, self._chain(oid, chosen.at, chosen.base))
-
-    def _chain(self, oid: bytes, at: int, base: bytes | None) -> Chain:
-        """The frames from one on, by what was chosen below it."""
-        links = [self._link(oid, at)]
-        root: memoryview | None = None
-        while base is not None:
-            below = self._chosen[base]
-            if below.at == ELSEWHERE:
-                root = self._from_other(base)
+        """A chunk that was chosen: from the nearest one below it whose bytes are at hand, link by link."""
+        above: list[bytes] = []
+        raw: memoryview | None = None
+        at: bytes | None = oid
+        while at is not None:
+            raw = self._from_other(at) if self._chosen[at].at == ELSEWHERE else self._held.get(at)
+            if raw is not None:
                 break
-            links.append(self._link(base, below.at))
-            base = below.base
-        lengths = {link.head.raw_length for link in links} | ({len(root)} if root is not None else set())
-        if len(lengths) != 1:
-            raise CorruptObjectError(f"chunk {oid.hex()} is a delta of one that has another length")
-        return Chain(tuple(links), root)
+            above.append(at)
+            at = self._chosen[at].base
+        for one in reversed(above):
+            found = self._remains.file.frame(self._chosen[one].at)
+            if found is None:
+                raise CorruptObjectError(f"chunk {one.hex()} is not there any more")
+            raw = self._decode(one, found[1], raw)
+        assert raw is not None
+        return raw
 
-    def _link(self, oid: bytes, at: int) -> Link:
-        found = self._remains.file.frame(at)
-        if found is None:
-            raise CorruptObjectError(f"chunk {oid.hex()} is not there any more")
-        return read_link(oid, memoryview(found[1]))
+    def _decode(self, oid: bytes, frame: bytes, base: memoryview | None) -> memoryview:
+        """The bytes of a chunk, by those of what it is a delta of."""
+        link = read_link(oid, memoryview(frame))
+        if base is not None and len(base) != link.head.raw_length:
+            raise CorruptObjectError(f"chunk {oid.hex()} is a delta of one that has another length")
+        return verified(self._remains.scheme, Chain((link,), base))
