@@ -63,6 +63,7 @@ USES = {
     "fsck": Use(("-C", "s", "fsck", "--read-data"), "commits"),
     "compact": Use(("-C", "s", "compact"), "gave back", styled=False),
     "backup": Use(("-C", "s", "backup", "copy"), "copied", styled=False),
+    "salvage": Use(("salvage", "s", "out"), "all that history led to came back"),
     "import": Use(("-C", "new", "import", "old"), "step_2.pt"),
     "watch": Use(("-C", "new", "watch", "old", "--settle", "0", "--once"), "step_2.pt", styled=False),
     "export": Use(("-C", "s", "export", "out.safetensors", "--part", "model"), "out.safetensors", styled=False),
