@@ -9,6 +9,7 @@ import pytest
 
 from casckpt.history.repository import History
 from casckpt.history.salvage import chunks
+from casckpt.history.salvage.evidence import Evidence
 from casckpt.history.salvage.run import salvage
 from casckpt.store.lmdb_store import open_store
 from tests.history.world import commit, drifted, noise
@@ -31,6 +32,15 @@ def test_whatever_a_damaged_file_still_holds_comes_back(tmp_path: Path) -> None:
 def test_the_oracle_tells_a_salvage_that_forgets_deltas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunks.Chunks, "_settle", lambda self: None)
     with pytest.raises(AssertionError, match="a whole commit"):
+        for seed in SEEDS:
+            (tmp_path / str(seed)).mkdir()
+            one(seed, tmp_path / str(seed))
+
+
+def test_the_oracle_tells_a_salvage_that_drops_refs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Evidence.positions
+    monkeypatch.setattr(Evidence, "positions", lambda self: (one for one in whole(self) if one.ref == "branch/main"))
+    with pytest.raises(AssertionError, match="these refs were dropped"):
         for seed in SEEDS:
             (tmp_path / str(seed)).mkdir()
             one(seed, tmp_path / str(seed))
