@@ -49,11 +49,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry of a leaf, with its value or subtree; with neither where the value has pages of its own."""
+    """One entry of a leaf, with its value or subtree, or the first of the pages that the value has of its own."""
 
     key: bytes
     value: bytes | None
-    tree: Tree | None
+    tree: Tree | None = None
+    page: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,24 @@ def transactions(path: Path) -> tuple[int, int]:
     try:
         first, second = (head.transaction for head in _DataFile(descriptor).heads())
         return first, second
+    finally:
+        os.close(descriptor)
+
+
+def free_records(path: Path, transaction: int) -> tuple[int, list[tuple[int, int]]]:
+    """The page size, and of each record of the free list, as a transaction left it, by which transaction its pages were
+    freed and how many are not in use again. Nothing where neither head is of that transaction.
+
+    Raises:
+        UnreadableError, NotAStoreError: the file is damaged, or two commits came while it was read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        file = _DataFile(descriptor)
+        for head in file.heads():
+            if head.transaction == transaction:
+                return head.page_size, [*file.free_records(head)]
+        return 0, []
     finally:
         os.close(descriptor)
 
@@ -197,6 +216,17 @@ class _DataFile:
                 if record is not None:
                     raise UnreadableError("its later head is of no store, and the earlier one is")
 
+    def free_records(self, head: Head) -> Iterator[tuple[int, int]]:
+        """The records of the free list: a transaction, and how many of the pages that it freed are not in use again."""
+        size = os.fstat(self._descriptor).st_size
+        for entry in self._entries(head, head.free, size, set()):
+            value = entry.value
+            if entry.page is not None:
+                value = os.pread(self._descriptor, 8, entry.page * head.page_size + PAGE.size)
+            if value is None or len(value) < 8:
+                raise UnreadableError("an entry of the free list that is no list of pages")
+            yield int.from_bytes(entry.key, "little"), int.from_bytes(value[:8], "little")
+
     def _entries(self, head: Head, tree: Tree, size: int, seen: set[int]) -> Iterator[Entry]:
         """The leaf entries of a tree, each page checked to be in the file and to be what it should.
 
@@ -225,7 +255,10 @@ class _DataFile:
 
     def _page(self, head: Head, number: int, size: int) -> bytes:
         self._check_run(head, number, 1, size)
-        page = os.pread(self._descriptor, head.page_size, number * head.page_size)
+        try:
+            page = os.pread(self._descriptor, head.page_size, number * head.page_size)
+        except OSError as error:
+            raise UnreadableError(f"page {number} cannot be read: {error}") from error
         if len(page) < head.page_size or PAGE.unpack_from(page)[0] != number:
             raise UnreadableError(f"page {number} says that it is another")
         return page
@@ -263,8 +296,9 @@ def _leaf(head: Head, number: int, page: bytes) -> Iterator[tuple[Entry, tuple[i
             raise UnreadableError(f"a value of page {number} lies outside it")
         key, value = page[start:data], page[data:end]
         if flags & BIG:
-            yield Entry(key, None, None), (int.from_bytes(value, "little"), run_of(length, head.page_size))
+            first = int.from_bytes(value, "little")
+            yield Entry(key, None, page=first), (first, run_of(length, head.page_size))
         elif flags & SUBTREE:
-            yield Entry(key, None, read_subtree(value, head.last_page)), None
+            yield Entry(key, None, tree=read_subtree(value, head.last_page)), None
         else:
-            yield Entry(key, value, None), None
+            yield Entry(key, value), None

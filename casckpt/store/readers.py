@@ -8,26 +8,14 @@ dead left is cleared away.
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from casckpt.errors import NotAStoreError
 from casckpt.store import openers
-from casckpt.store.layout import (
-    BIG,
-    BRANCH,
-    EMPTY,
-    HEAD_SIZE,
-    LEAF,
-    MAX_DEPTH,
-    NODE,
-    PAGE,
-    Head,
-    UnreadableError,
-    read_head,
-)
+from casckpt.store.datafile import free_records
+from casckpt.store.layout import UnreadableError
 from casckpt.store.protocol import HeldBack
 
 if TYPE_CHECKING:
@@ -71,41 +59,8 @@ def _holder(path: Path, pid: int, *, is_mine: bool) -> str:
 def _freed(data: Path, now: int, since: int) -> int:
     """Bytes of the pages that the free list has of transactions from `since` on, but the last, whose are never used by
     the next one."""
-    descriptor = os.open(data, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        head = _head(descriptor, now)
-        if head is None:
-            return 0
-        return head.page_size * sum(count for number, count in _records(descriptor, head) if since <= number < now)
-    except (UnreadableError, NotAStoreError, struct.error):
+        page_size, records = free_records(data, now)
+    except (UnreadableError, NotAStoreError, OSError):
         return 0  # torn by a commit, or damaged: fsck tells of that
-    finally:
-        os.close(descriptor)
-
-
-def _head(descriptor: int, now: int) -> Head | None:
-    first = read_head(os.pread(descriptor, HEAD_SIZE, 0))
-    second = read_head(os.pread(descriptor, HEAD_SIZE, first.page_size))
-    return next((head for head in (first, second) if head.transaction == now), None)
-
-
-def _records(descriptor: int, head: Head) -> Iterator[tuple[int, int]]:
-    """The records of the free list: a transaction, and how many of the pages that it freed are not in use again."""
-    size = head.page_size
-    waiting = [] if head.free.root == EMPTY else [(head.free.root, 1)]
-    while waiting:
-        number, depth = waiting.pop()
-        page = os.pread(descriptor, size, number * size)
-        says, _, flags, lower, _ = PAGE.unpack_from(page)
-        if says != number or flags not in (BRANCH, LEAF) or depth > MAX_DEPTH:
-            raise UnreadableError(f"page {number} is no part of the free list")
-        for (offset,) in struct.iter_unpack("=H", page[PAGE.size : max(PAGE.size, lower - lower % 2)]):
-            low, high, kind, key_size = NODE.unpack_from(page, offset)
-            if flags == BRANCH:
-                waiting.append((low | high << 16 | kind << 32, depth + 1))
-                continue
-            start = offset + NODE.size
-            (count,) = struct.unpack_from("=Q", page, start + key_size)
-            if kind & BIG:
-                (count,) = struct.unpack("=Q", os.pread(descriptor, 8, count * size + PAGE.size))
-            yield int.from_bytes(page[start : start + key_size], "little"), count
+    return page_size * sum(count for number, count in records if since <= number < now)

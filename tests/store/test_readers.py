@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from casckpt.history.repository import History
+from casckpt.store.layout import BIG, BRANCH, LEAF, NODE, PAGE
 from casckpt.store.lmdb_store import LmdbStore, open_store
 from casckpt.store.protocol import Space
+from tests.history.pages import File, put
 from tests.processes import Program
 
 READER = """
 import sys
+from casckpt.store.layout import BIG, BRANCH, LEAF, NODE, PAGE
 from casckpt.store.lmdb_store import open_store
 store = open_store(sys.argv[1])
 reader = store.read()
@@ -28,6 +32,7 @@ store.close()
 
 WRITER = """
 import sys
+from casckpt.store.layout import BIG, BRANCH, LEAF, NODE, PAGE
 from casckpt.store.lmdb_store import open_store
 from casckpt.store.protocol import Space
 store = open_store(sys.argv[1])
@@ -42,6 +47,7 @@ store.close()
 
 WAITER = """
 import sys
+from casckpt.store.layout import BIG, BRANCH, LEAF, NODE, PAGE
 from casckpt.store.lmdb_store import open_store
 from casckpt.store.protocol import Space
 store = open_store(sys.argv[1])
@@ -167,6 +173,59 @@ def test_whatever_the_free_list_holds_it_is_counted_as_it_is(store) -> None:
         held = store.held_back()
     assert held is not None and held.changes == 301
     assert 1800 * 12_288 <= held.bytes <= 1800 * 12_288 + 12_000_000
+
+
+@pytest.mark.parametrize("page", [(1 << 48) - 1, 1 << 31, 0], ids=["beyond any file", "beyond the file", "a head"])
+@pytest.mark.parametrize("kind", ["branch", "value"])
+def test_a_damaged_free_list_costs_the_number_and_nothing_else(store, kind, page) -> None:
+    _large_free_list(store)
+    with store.read():
+        with store.write(durable=False, room=None) as writer:
+            writer.put(Space.REF, b"key", b"value")
+        file = File(Path(store.path))
+        number, at = _node_of_the_free_list(file, BRANCH if kind == "branch" else LEAF)
+        if kind == "branch":
+            put(file, number, at, "HHH", page & 0xFFFF, page >> 16 & 0xFFFF, page >> 32)
+        else:
+            put(file, number, at + NODE.size + 8, "Q", page << 15)
+        assert store.held_back() is None
+
+
+def test_a_branch_of_the_free_list_that_leads_to_itself_is_read_once(store) -> None:
+    _large_free_list(store)
+    with store.read():
+        with store.write(durable=False, room=None) as writer:
+            writer.put(Space.REF, b"key", b"value")
+        file = File(Path(store.path))
+        root = file.head.free.root
+        for at in file.nodes(root):
+            put(file, root, at, "HHH", root & 0xFFFF, root >> 16, 0)
+        assert store.held_back() is None
+
+
+def _large_free_list(store: LmdbStore) -> None:
+    """One with a branch, and with a record that has pages of its own."""
+    with store.write(durable=False, room=None) as writer:
+        for number in range(3000):
+            writer.put(Space.CHUNK, b"%06d" % number, b"v" * 10_000)
+    with store.read():
+        with store.write(durable=False, room=None) as writer:
+            for number in range(0, 3000, 2):
+                writer.delete(Space.CHUNK, b"%06d" % number)
+        for number in range(1, 600, 2):
+            with store.write(durable=False, room=None) as writer:
+                writer.delete(Space.CHUNK, b"%06d" % number)
+
+
+def _node_of_the_free_list(file: File, flags: int) -> tuple[int, int]:
+    """A node of a branch, or one of a leaf whose value has pages of its own."""
+    for number in [number for number, what in file.pages().items() if what == "free"]:
+        page = file.page(number)
+        if PAGE.unpack_from(page)[2] == flags:
+            for at in file.nodes(number):
+                if flags == BRANCH or NODE.unpack_from(page, at)[2] == BIG:
+                    return number, at
+    raise AssertionError("the free list is too small")
 
 
 @pytest.mark.parametrize("end", ["goes on", "is killed"])
