@@ -68,10 +68,14 @@ def examine(data: Path, *, values: bool = False) -> Pages:
     descriptor = os.open(data, os.O_RDONLY | os.O_CLOEXEC)
     try:
         for _ in range(_TRIES):
-            before = _raw_heads(descriptor)
+            try:
+                before = _raw_heads(descriptor)
+            except OSError as error:
+                return _nothing_but(PageFault("damaged-page", HEADS, 0, f"it cannot be read: {error}"))
             found = _examine(descriptor, before, values)
-            if not found.found or _raw_heads(descriptor) == before:
-                return found
+            with contextlib.suppress(OSError):
+                if not found.found or _raw_heads(descriptor) == before:
+                    return found
     finally:
         os.close(descriptor)
     raise StoreBusyError("other processes change it faster than it can be looked at", remedy="try again")
@@ -123,7 +127,7 @@ def _heads(descriptor: int) -> Iterator[Head]:
         first = read_head(os.pread(descriptor, HEAD_SIZE, 0))
         yield first
         yield read_head(os.pread(descriptor, HEAD_SIZE, first.page_size))
-    except (UnreadableError, NotAStoreError):
+    except (UnreadableError, NotAStoreError, OSError):
         return  # torn by a commit; or damaged, and then the next try fails as well
 
 
@@ -272,13 +276,24 @@ class _Check:
     def _page(self, name: str, number: int) -> bytes | None:
         if not self._take(name, number, number, 1):
             return None
-        page = os.pread(self._descriptor, self._head.page_size, number * self._head.page_size)
-        self._read += len(page)
+        page = self._bytes(name, number, self._head.page_size, number * self._head.page_size)
+        if page is None:
+            return None
         says = int.from_bytes(page[:8], "little")
         if says == number and len(page) == self._head.page_size:
             return page
         self._fault("damaged-page", name, number, f"it says that it is page {says}")
         return None
+
+    def _bytes(self, name: str, number: int, length: int, at: int) -> bytes | None:
+        """Bytes of the file that belong to a page; None, and a fault, where the disk cannot read them."""
+        try:
+            data = os.pread(self._descriptor, length, at)
+        except OSError as error:
+            self._fault("damaged-page", name, number, f"it cannot be read: {error}")
+            return None
+        self._read += len(data)
+        return data
 
     def _take(self, name: str, holder: int, first: int, pages: int) -> bool:
         """Note that a run of pages is in use; False, and a fault, where it cannot be or is in use already."""
@@ -300,8 +315,9 @@ class _Check:
         """Check the pages of a value; returns how many they are."""
         pages = run_of(length, self._head.page_size)
         if self._reads_heads(name) and _HEADS <= first <= self._head.last_page:
-            head = os.pread(self._descriptor, PAGE.size, first * self._head.page_size)
-            self._read += len(head)
+            head = self._bytes(name, first, PAGE.size, first * self._head.page_size)
+            if head is None:
+                return pages
             if len(head) == PAGE.size:
                 says, _, flags, low, high = PAGE.unpack(head)
                 if says != first or flags != OVERFLOW or low | high << 16 < pages:
@@ -328,10 +344,11 @@ class _Check:
         free = array("Q")
         value = cell.value
         if cell.flags & BIG and cell.length <= 8 * (self._head.last_page + 2):
-            value = os.pread(
-                self._descriptor, cell.length, int.from_bytes(value, "little") * self._head.page_size + PAGE.size
-            )
-            self._read += len(value)
+            first = int.from_bytes(value, "little")
+            read = self._bytes(FREE_LIST, first, cell.length, first * self._head.page_size + PAGE.size)
+            if read is None:
+                return free
+            value = read
         problem = ""
         if len(key) != 8 or int.from_bytes(key, "little") > self._head.transaction:
             problem = "an entry of a transaction that has not been"

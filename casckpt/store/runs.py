@@ -57,6 +57,8 @@ def problem_of(data: Path, value: memoryview, page_size: int, last_page: int) ->
     descriptor = os.open(data, os.O_RDONLY | os.O_CLOEXEC)
     try:
         there = os.pread(descriptor, PAGE.size + min(_BEGIN, len(value)), number * page_size)
+    except OSError as error:
+        return f"page {number}, the first of a value's, cannot be read: {error}"
     finally:
         os.close(descriptor)
     if there != head + value[:_BEGIN]:
