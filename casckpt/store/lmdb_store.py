@@ -245,10 +245,11 @@ class LmdbWriter(LmdbReader):
         if overwrite:
             self._check_freed(space, key)
         self._changes += 1
-        if has_own_pages(len(key), memoryview(value).nbytes, self._environment.page_size):
-            self._written.add((space, key))
         with self._environment.writing(transaction):
-            return raw.put(key, value, overwrite=overwrite, db=self._databases[space])
+            is_put = raw.put(key, value, overwrite=overwrite, db=self._databases[space])
+        if is_put and has_own_pages(len(key), memoryview(value).nbytes, self._environment.page_size):
+            self._written.add((space, key))
+        return is_put
 
     def delete(self, space: Space, key: bytes) -> bool:
         """Remove the key; returns whether it was there."""
@@ -276,6 +277,8 @@ class LmdbWriter(LmdbReader):
             self._last_page = self._environment.end // page_size - 1
         problem = problem_of(data, value, page_size, self._last_page)
         if problem is None and not self._is_examined:
+            # All of it, since only that decides whether the surplus is the value's own: any page may be of another
+            # value, which its leaf gives as many as it needs and only its head as many as it has.
             from casckpt.store.pages import check_pages  # here, since few need it
 
             found = check_pages(data, self._raw().id() - 1, values=True)

@@ -73,6 +73,21 @@ def test_a_value_that_was_written_twice_in_a_transaction_may_have_more_pages_tha
     store.close()
 
 
+def test_a_value_that_was_there_and_was_not_written_is_looked_at_all_the_same(store) -> None:
+    number = first_page(store, KEYS[4])
+    damage(store, number, 12, (1 << 12 | 4).to_bytes(2, "little"))
+    before = (Path(store.path) / "data.mdb").read_bytes()
+    for act in (
+        lambda writer: writer.delete(Space.CHUNK, KEYS[4]),
+        lambda writer: writer.put(Space.CHUNK, KEYS[4], b"short"),
+    ):
+        with pytest.raises(CorruptObjectError), store.write(durable=True, room=None) as writer:
+            assert not writer.put(Space.CHUNK, KEYS[4], bytes(16_000), overwrite=False)
+            act(writer)
+        assert (Path(store.path) / "data.mdb").read_bytes() == before
+    store.close()
+
+
 def test_values_of_all_lengths_about_the_bound_are_deleted_and_replaced(store) -> None:
     lengths = range(1990, 2050)
     for _ in range(2):
