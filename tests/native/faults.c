@@ -4,7 +4,9 @@
  * instead of the call, -1 after it. -2: that call and all that follow take only a part of what they are to write. Any other
  * what is an errno, with which they fail, but those that need no room where it is ENOSPC or EDQUOT. n = 0 only counts.
  * fault_arm_times(folder, n, what, times): only so many calls of them. fault_disarm() ends it, fault_count() is how many
- * there were, fault_met() the name of the n-th one, a space, and the path of its file.
+ * there were, fault_met() the name of the first that something did befall, a space, and the path of its file: the n-th may
+ * be one that lets it pass. fault_unsynced() is how many syncs failed, but for EINTR, and fault_resynced() how many came to
+ * a good end of a file of which one had failed before.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -17,33 +19,36 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
-static char folder[PATH_MAX];
-static size_t folder_length;
+#include "paths.h"
+
 static long fateful;
 static int fate;
 static long last;
 static char met[PATH_MAX + 64];
 static __thread char seen[PATH_MAX]; /* the path of the call that is looked at */
 static atomic_long count;
-static atomic_int armed;
+static atomic_long unsynced, resynced;
+static struct { dev_t device; ino_t inode; } lost[64]; /* files of which a sync failed */
 
 enum { KILLED_BEFORE = 0, KILLED_AFTER = -1, SHORT = -2 };
 
 void fault_arm_times(const char *where, long n, int what, long times)
 {
-    snprintf(folder, sizeof folder, "%s", where);
-    folder_length = strlen(folder);
+    look_below(where);
     fateful = n;
     fate = what;
     last = times > LONG_MAX - n ? LONG_MAX : n + times - 1;
     met[0] = 0;
     atomic_store(&count, 0);
+    atomic_store(&unsynced, 0);
+    atomic_store(&resynced, 0);
     atomic_store(&armed, 1);
 }
 
@@ -67,6 +72,16 @@ const char *fault_met(void)
     return met;
 }
 
+long fault_unsynced(void)
+{
+    return atomic_load(&unsynced);
+}
+
+long fault_resynced(void)
+{
+    return atomic_load(&resynced);
+}
+
 static void die(void)
 {
     kill(getpid(), SIGKILL);
@@ -74,34 +89,26 @@ static void die(void)
         pause();
 }
 
+/* A name that is relative to the folder of a descriptor. */
+static int name_counts(int at, const char *path)
+{
+    return whole(at, path, seen);
+}
+
 static int path_counts(const char *path)
 {
-    if (!atomic_load(&armed) || !path || strncmp(path, folder, folder_length)
-        || (path[folder_length] != '/' && path[folder_length]))
-        return 0;
-    if (path != seen)
-        snprintf(seen, sizeof seen, "%s", path);
-    return 1;
+    return name_counts(AT_FDCWD, path);
 }
 
 static int fd_counts(int fd)
 {
-    char link[64];
-    ssize_t length;
-    if (!atomic_load(&armed))
-        return 0;
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    length = readlink(link, seen, sizeof seen - 1);
-    if (length < 0)
-        return 0;
-    seen[length] = 0;
-    return path_counts(seen);
+    return atomic_load(&armed) && of_descriptor(fd, seen);
 }
 
 enum fate { LIVES, DIES, FAILS, HALVES };
 
-/* What becomes of a call. Killed before it, this does not return. */
-static enum fate befalls(const char *name, int counts, int needs_room)
+/* What becomes of a call. Killed before it, this does not return. halvable: it may take a part of what it is given. */
+static enum fate befalls(const char *name, int counts, int needs_room, int halvable)
 {
     long now;
     if (!counts)
@@ -109,14 +116,14 @@ static enum fate befalls(const char *name, int counts, int needs_room)
     now = atomic_fetch_add(&count, 1) + 1;
     if (!fateful || now < fateful || now > last)
         return LIVES;
-    if (now == fateful)
+    if (fate > 0 ? (fate == ENOSPC || fate == EDQUOT) && !needs_room : fate == SHORT ? !halvable : now > fateful)
+        return LIVES;
+    if (!met[0])
         snprintf(met, sizeof met, "%s %s", name, seen);
     if (fate > 0)
-        return (fate == ENOSPC || fate == EDQUOT) && !needs_room ? LIVES : FAILS;
+        return FAILS;
     if (fate == SHORT)
         return HALVES;
-    if (now > fateful)
-        return LIVES;
     if (fate == KILLED_BEFORE)
         die();
     return DIES;
@@ -140,13 +147,13 @@ static const struct iovec *half_of(const struct iovec *parts, int *n)
     return &first;
 }
 
-#define WRITE(halving, counts, needs_room, type, name, signature, arguments) \
+#define WRITE(halvable, halving, counts, needs_room, type, name, signature, arguments) \
     type name signature                                                \
     {                                                                  \
         static type (*real) signature;                                 \
         if (!real)                                                     \
             real = (type(*) signature)dlsym(RTLD_NEXT, #name);         \
-        enum fate it = befalls(#name, counts, needs_room);             \
+        enum fate it = befalls(#name, counts, needs_room, halvable);             \
         if (it == FAILS) {                                             \
             errno = fate;                                              \
             return -1;                                                 \
@@ -160,9 +167,9 @@ static const struct iovec *half_of(const struct iovec *parts, int *n)
         return result;                                                 \
     }
 
-#define CALL(...) WRITE((void)0, __VA_ARGS__)
-#define SIZED(...) WRITE(size = half(size), __VA_ARGS__)
-#define PARTS(...) WRITE(parts = half_of(parts, &n), __VA_ARGS__)
+#define CALL(...) WRITE(0, (void)0, __VA_ARGS__)
+#define SIZED(...) WRITE(size > 1, size = half(size), __VA_ARGS__)
+#define PARTS(...) WRITE(n > 1 || (n == 1 && parts->iov_len > 1), parts = half_of(parts, &n), __VA_ARGS__)
 
 SIZED(fd_counts(fd), 1, ssize_t, write, (int fd, const void *data, size_t size), (fd, data, size))
 SIZED(fd_counts(fd), 1, ssize_t, pwrite, (int fd, const void *data, size_t size, off_t at), (fd, data, size, at))
@@ -170,8 +177,10 @@ SIZED(fd_counts(fd), 1, ssize_t, pwrite64, (int fd, const void *data, size_t siz
 PARTS(fd_counts(fd), 1, ssize_t, writev, (int fd, const struct iovec *parts, int n), (fd, parts, n))
 PARTS(fd_counts(fd), 1, ssize_t, pwritev, (int fd, const struct iovec *parts, int n, off_t at), (fd, parts, n, at))
 PARTS(fd_counts(fd), 1, ssize_t, pwritev64, (int fd, const struct iovec *parts, int n, off64_t at), (fd, parts, n, at))
-CALL(fd_counts(fd), 1, int, fsync, (int fd), (fd))
-CALL(fd_counts(fd), 1, int, fdatasync, (int fd), (fd))
+SIZED(fd_counts(fd), 1, ssize_t, copy_file_range,
+      (int from, off64_t *at, int fd, off64_t *into, size_t size, unsigned flags), (from, at, fd, into, size, flags))
+SIZED(fd_counts(fd), 1, ssize_t, sendfile, (int fd, int from, off_t *at, size_t size), (fd, from, at, size))
+SIZED(fd_counts(fd), 1, ssize_t, sendfile64, (int fd, int from, off64_t *at, size_t size), (fd, from, at, size))
 CALL(fd_counts(fd), 0, int, sync_file_range, (int fd, off64_t at, off64_t size, unsigned flags), (fd, at, size, flags))
 CALL(atomic_load(&armed), 0, int, msync, (void *at, size_t size, int flags), (at, size, flags))
 CALL(fd_counts(fd), 0, int, ftruncate, (int fd, off_t size), (fd, size))
@@ -181,21 +190,75 @@ CALL(fd_counts(fd), 1, int, fallocate64, (int fd, int mode, off64_t at, off64_t 
 CALL(fd_counts(fd), 0, int, fchown, (int fd, uid_t user, gid_t group), (fd, user, group))
 CALL(fd_counts(fd), 0, int, fchmod, (int fd, mode_t mode), (fd, mode))
 CALL(path_counts(path), 0, int, chmod, (const char *path, mode_t mode), (path, mode))
+CALL(name_counts(at, path), 0, int, fchmodat, (int at, const char *path, mode_t mode, int flags), (at, path, mode, flags))
 CALL(path_counts(path), 1, int, mkdir, (const char *path, mode_t mode), (path, mode))
+CALL(name_counts(at, path), 1, int, mkdirat, (int at, const char *path, mode_t mode), (at, path, mode))
 CALL(path_counts(path), 0, int, rmdir, (const char *path), (path))
 CALL(path_counts(path), 0, int, unlink, (const char *path), (path))
-CALL(path_counts(path), 0, int, unlinkat, (int at, const char *path, int flags), (at, path, flags))
+CALL(name_counts(at, path), 0, int, unlinkat, (int at, const char *path, int flags), (at, path, flags))
 CALL(path_counts(path), 0, int, truncate, (const char *path, off_t size), (path, size))
-CALL(path_counts(path), 0, int, utimensat, (int at, const char *path, const struct timespec times[2], int flags),
-     (at, path, times, flags))
+CALL(name_counts(at, path), 0, int, utimensat,
+     (int at, const char *path, const struct timespec times[2], int flags), (at, path, times, flags))
+CALL(fd_counts(fd), 0, int, futimens, (int fd, const struct timespec times[2]), (fd, times))
+CALL(path_counts(to), 1, int, symlink, (const char *from, const char *to), (from, to))
+CALL(name_counts(into, to), 1, int, symlinkat, (const char *from, int into, const char *to), (from, into, to))
 CALL(path_counts(to), 1, int, link, (const char *from, const char *to), (from, to))
-CALL(path_counts(to), 0, int, rename, (const char *from, const char *to), (from, to))
-CALL(path_counts(to), 0, int, renameat, (int at, const char *from, int into, const char *to), (at, from, into, to))
-CALL(path_counts(to), 0, int, renameat2, (int at, const char *from, int into, const char *to, unsigned flags),
+CALL(name_counts(into, to), 1, int, linkat, (int at, const char *from, int into, const char *to, int flags),
      (at, from, into, to, flags))
+CALL(path_counts(to) || path_counts(from), 0, int, rename, (const char *from, const char *to), (from, to))
+CALL(name_counts(into, to) || name_counts(at, from), 0, int, renameat, (int at, const char *from, int into, const char *to),
+     (at, from, into, to))
+CALL(name_counts(into, to) || name_counts(at, from), 0, int, renameat2,
+     (int at, const char *from, int into, const char *to, unsigned flags), (at, from, into, to, flags))
+
+/* A sync that fails has lost something, which one that is tried again does not bring back. */
+static void note_sync(int fd, int failed)
+{
+    struct stat found;
+    long known = atomic_load(&unsynced);
+    int held = errno;
+    if (!fstat(fd, &found)) {
+        if (!failed) {
+            for (long at = 0; at < known && at < 64; at++)
+                if (lost[at].device == found.st_dev && lost[at].inode == found.st_ino) {
+                    atomic_fetch_add(&resynced, 1);
+                    break;
+                }
+        } else if ((known = atomic_fetch_add(&unsynced, 1)) < 64) {
+            lost[known].device = found.st_dev;
+            lost[known].inode = found.st_ino;
+        }
+    }
+    errno = held;
+}
+
+#define SYNC(name)                                                     \
+    int name(int fd)                                                   \
+    {                                                                  \
+        static int (*real)(int);                                       \
+        if (!real)                                                     \
+            real = (int (*)(int))dlsym(RTLD_NEXT, #name);              \
+        int counted = fd_counts(fd);                                   \
+        enum fate it = befalls(#name, counted, 1, 0);                  \
+        if (it == FAILS) {                                             \
+            if (fate != EINTR)                                         \
+                note_sync(fd, 1);                                      \
+            errno = fate;                                              \
+            return -1;                                                 \
+        }                                                              \
+        int result = real(fd);                                         \
+        if (it == DIES)                                                \
+            die();                                                     \
+        if (counted && !result)                                        \
+            note_sync(fd, 0);                                          \
+        return result;                                                 \
+    }
+
+SYNC(fsync)
+SYNC(fdatasync)
 
 /* Opening changes something only where it makes the file or empties it. */
-#define OPEN(name, before, given, path_name)                                                                   \
+#define OPEN(name, before, given, at)                                                                          \
     int name before                                                                                            \
     {                                                                                                          \
         static int (*real) before;                                                                             \
@@ -208,8 +271,11 @@ CALL(path_counts(to), 0, int, renameat2, (int at, const char *from, int into, co
         }                                                                                                      \
         if (!real)                                                                                             \
             real = (int(*) before)dlsym(RTLD_NEXT, #name);                                                     \
-        int makes = (flags & O_CREAT && access(path_name, F_OK)) || flags & O_TRUNC;                           \
-        enum fate it = befalls(#name, makes && path_counts(path_name), flags & O_CREAT);                       \
+        int held = errno;                                                                                      \
+        int makes = flags & O_TRUNC || (flags & O_TMPFILE) == O_TMPFILE                                        \
+            || (flags & O_CREAT && faccessat(at, path, F_OK, 0));                                              \
+        errno = held;                                                                                          \
+        enum fate it = befalls(#name, makes && name_counts(at, path), flags & O_CREAT, 0);                     \
         if (it == FAILS) {                                                                                     \
             errno = fate;                                                                                      \
             return -1;                                                                                         \
@@ -220,7 +286,7 @@ CALL(path_counts(to), 0, int, renameat2, (int at, const char *from, int into, co
         return result;                                                                                         \
     }
 
-OPEN(open, (const char *path, int flags, ...), (path, flags, mode), path)
-OPEN(open64, (const char *path, int flags, ...), (path, flags, mode), path)
-OPEN(openat, (int at, const char *path, int flags, ...), (at, path, flags, mode), path)
-OPEN(openat64, (int at, const char *path, int flags, ...), (at, path, flags, mode), path)
+OPEN(open, (const char *path, int flags, ...), (path, flags, mode), AT_FDCWD)
+OPEN(open64, (const char *path, int flags, ...), (path, flags, mode), AT_FDCWD)
+OPEN(openat, (int at, const char *path, int flags, ...), (at, path, flags, mode), at)
+OPEN(openat64, (int at, const char *path, int flags, ...), (at, path, flags, mode), at)

@@ -24,6 +24,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "paths.h"
+
 /* As tests/trials/power/log.py reads it. */
 enum { WRITE = 1, SYNC_BEGINS, SYNC_ENDS, RESIZE, MADE_FILE, MADE_FOLDER, REMOVED, RENAMED, EXCHANGED, LINKED, MARK };
 
@@ -38,16 +40,13 @@ struct record {
     uint64_t data;
 };
 
-static char folder[PATH_MAX];
-static size_t folder_length;
 static int log_fd = -1;
-static atomic_int armed, forgoing;
+static atomic_int forgoing;
 static atomic_ulong calls;
 
 int recorder_start(const char *where, const char *log)
 {
-    snprintf(folder, sizeof folder, "%s", where);
-    folder_length = strlen(folder);
+    look_below(where);
     log_fd = syscall(SYS_openat, AT_FDCWD, log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     atomic_store(&armed, log_fd >= 0);
     return log_fd;
@@ -91,49 +90,10 @@ void recorder_mark(const char *text)
         put((struct record) { .kind = MARK }, text, NULL, NULL, 0);
 }
 
-static int is_below(const char *path)
-{
-    return !strncmp(path, folder, folder_length) && (path[folder_length] == '/' || !path[folder_length]);
-}
-
-/* Where a descriptor leads, if that is below the folder; of a file without a name some path all the same. */
-static int of_descriptor(int fd, char *path)
-{
-    char link[64];
-    int held = errno;
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    ssize_t length = readlink(link, path, PATH_MAX - 1);
-    errno = held;
-    path[length < 0 ? 0 : length] = 0;
-    return length > 0 && is_below(path);
-}
-
 static int counts(int fd)
 {
     char path[PATH_MAX];
     return atomic_load(&armed) && of_descriptor(fd, path);
-}
-
-/* The whole path of a name that is relative to a folder; whether it is below ours. */
-static int whole(int at, const char *path, char *out)
-{
-    if (!atomic_load(&armed) || !path)
-        return 0;
-    out[0] = 0;
-    if (path[0] != '/') {
-        if (at == AT_FDCWD) {
-            if (!getcwd(out, PATH_MAX))
-                return 0;
-        } else
-            of_descriptor(at, out);
-        if (strlen(out) + strlen(path) + 2 > PATH_MAX)
-            return 0;
-        strcat(out, "/");
-    }
-    if (strlen(out) + strlen(path) + 1 > PATH_MAX)
-        return 0;
-    strcat(out, path);
-    return is_below(out);
 }
 
 static uint64_t inode_of(int fd)

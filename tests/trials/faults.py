@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
+import shutil
 from collections import Counter
 from collections.abc import Generator, Iterable
 from pathlib import Path
@@ -17,7 +19,14 @@ from tempfile import TemporaryDirectory
 import lmdb
 
 import casckpt
-from casckpt.errors import AbandonedCommitError, CasckptError, StoreFailedError, StoreFullError
+from casckpt.errors import (
+    AbandonedCommitError,
+    CasckptError,
+    ExportError,
+    StoreError,
+    StoreFailedError,
+    StoreFullError,
+)
 from casckpt.store.environment import Environment
 from tests.native import SHORT, build
 from tests.trials.model import Act, Model
@@ -51,23 +60,24 @@ def trial(seed: int, folder: Path) -> Counter[str]:
     ready = stage(folder, work, turn)
     seen: Counter[str] = Counter()
     n = 1 + offset
-    met = True
-    while met:
+    there_is = True
+    while there_is:
         path, model = ready.copy(folder / "run")
         chance = Random(f"faults {seed} {n}")
         try:
-            met, said = in_child(_case, path, model, ready.act, n, CODES[code], TIMES[how][code], chance)
+            there_is, said = in_child(_case, path, model, ready.act, n, CODES[code], TIMES[how][code], chance)
         except AssertionError as error:
             raise AssertionError(f"{work}, {code} ({how}) at call {n}: {error}") from error
-        if met:
-            seen[f"{code}: {said}"] += 1
+        seen.update(one if one.startswith("again") else f"{code}: {one}" for one in said)
         n += STRIDE
     seen["none any more"] += 1
     return seen
 
 
-def _case(path: Path, model: Model, act: Act, n: int, what: int, times: int, chance: Random) -> tuple[bool, str]:
-    """Whether there was such a call, and how it went."""
+def _case(
+    path: Path, model: Model, act: Act, n: int, what: int, times: int, chance: Random
+) -> tuple[bool, tuple[str, ...]]:
+    """Whether there are so many calls, and of each fault that there was how it went."""
     small_batches()
     story = Story(path, model)
     if act.name != "open":
@@ -81,21 +91,24 @@ def _case(path: Path, model: Model, act: Act, n: int, what: int, times: int, cha
     except CasckptError as raised:
         error = raised
     faults.disarm()
-    call = faults.met
+    there_is, call = faults.count >= n, faults.met
+    if not call:  # a fault that this call, and what followed it, let pass: none
+        assert error is None, error
+        return there_is, ()
     try:
-        return bool(call), _after(path, story, act, error, call, what, chance)
+        assert error is None or fits(error), "an error of another sort"
+        assert error is not None or not faults.unsynced, "what failed to be synced was called done"
+        return there_is, _after(path, story, act, error, chance)
     except Exception as broken:
         raise AssertionError(f"it met {call}, and ended with {error!r}: {type(broken).__name__}: {broken}") from broken
 
 
-def _after(path: Path, story: Story, act: Act, error: CasckptError | None, call: str, what: int, chance: Random) -> str:
+def _after(path: Path, story: Story, act: Act, error: CasckptError | None, chance: Random) -> tuple[str, ...]:
     """Look at what is there, with the handle that is there if it is of any use, and go on."""
     model = story.model
-    if error is None:
-        lost_sync = call.partition(" ")[0] in ("fsync", "fdatasync") and what not in (SHORT, errno.EINTR)
-        assert not lost_sync, "what failed to be synced was called done"
     repo = story.handle
     outcome = "success" if error is None else type(error).__name__
+    again: tuple[str, ...] = ()
     if repo is not None:
         try:
             said = hold(path, repo, model)
@@ -105,12 +118,18 @@ def _after(path: Path, story: Story, act: Act, error: CasckptError | None, call:
             leave(repo)
             repo = None
     if repo is None:
-        repo = _opened_again(path, model, chance)
+        repo, again = _opened_again(path, model, chance)
         said = hold(path, repo, model)
     if error is not None:
         assert not isinstance(error, StoreFullError) or act.name != "commit" or said == "no newer", said
     go_on(path, model, repo)
-    return f"{outcome}, {said}"
+    return f"{outcome}, {said}", *again
+
+
+def fits(error: CasckptError) -> bool:
+    """Whether it is what a call that fails may be called: never damage, nor the loss of anything."""
+    fitting = (StoreFailedError, StoreFullError, ExportError, AbandonedCommitError)
+    return type(error) is StoreError or isinstance(error, fitting)  # "it cannot be opened"
 
 
 def leave(repo: casckpt.Repository) -> None:
@@ -119,15 +138,36 @@ def leave(repo: casckpt.Repository) -> None:
         repo.close()
 
 
-def _opened_again(path: Path, model: Model, chance: Random) -> casckpt.Repository:
-    """The store, after an attempt to open it that meets a fault of its own."""
+def _opened_again(path: Path, model: Model, chance: Random) -> tuple[casckpt.Repository, tuple[str, ...]]:
+    """The store, after an attempt to open it that meets a fault of its own; and what that came to, if it met one."""
     faults = Faults()
     given = {} if model.made else settings(model.seed)
-    faults.arm(path.parent, chance.randint(1, 12), chance.choice(list(CODES.values())), 1)
-    with contextlib.suppress(CasckptError):
+    name = chance.choice(list(CODES))
+    faults.arm(path.parent, chance.randint(1, max(1, _calls_to_open(path, model))), CODES[name], 1)
+    said = "success"
+    try:
         leave(casckpt.open(path, create=not model.made, **given))
+    except CasckptError as error:
+        assert fits(error), f"opening again met {faults.met}, and ended with {error!r}"
+        said = type(error).__name__
     faults.disarm()
-    return casckpt.open(path, create=not model.made, **given)
+    assert said != "success" or not faults.unsynced, "what failed to be synced as it was opened was called done"
+    again = (f"again, {faults.met.partition(' ')[0]} meets {name}: {said}",) if faults.met else ()
+    return casckpt.open(path, create=not model.made, **given), again
+
+
+def _calls_to_open(path: Path, model: Model) -> int:
+    """How many calls that change files it takes to open this store and to leave it: of a copy."""
+    beside = path.parent.with_name(f"{path.parent.name} counted")
+    shutil.copytree(path.parent, beside)
+    try:
+        faults = Faults()
+        faults.arm(beside, 0, 0)
+        casckpt.open(beside / path.name, create=not model.made, **({} if model.made else settings(model.seed))).close()
+        faults.disarm()
+        return faults.count
+    finally:
+        shutil.rmtree(beside)
 
 
 def swallowing(seed: int, folder: Path) -> Counter[str]:
@@ -142,12 +182,51 @@ def swallowing(seed: int, folder: Path) -> Counter[str]:
     return trial(seed, folder)
 
 
+def denied(seed: int, folder: Path, unseen: str = "") -> Counter[str]:
+    """One work whose calls fail from the first on, all of them: it can have changed nothing but what is mapped.
+
+    What is changed all the same was changed by a call that the shim does not see. unseen: to make one, for the harness.
+    """
+    work = list(WORKS)[seed % len(WORKS)]
+    path, model = stage(folder, work, seed // len(WORKS)).copy(folder / "run")
+    in_child(_denied, path, model, stage(folder, work, seed // len(WORKS)).act, unseen)
+    return Counter({f"{work} changed nothing": 1})
+
+
+def _denied(path: Path, model: Model, act: Act, unseen: str) -> None:
+    small_batches()
+    story = Story(path, model)
+    if act.name != "open":
+        story.do(Act("open"))
+    story.make_way(act)
+    before = _files(path.parent)
+    faults = Faults()
+    faults.arm(path.parent, 1, errno.EIO)
+    with contextlib.suppress(CasckptError):
+        story.do(act)
+    if unseen:
+        with (path / "mark").open("rb+") as file:
+            os.posix_fallocate(file.fileno(), 0, 1 << 16)
+    after = _files(path.parent)
+    changed = [name for name in {**before, **after} if before.get(name, b"") != after.get(name, b"")]
+    assert not changed, f"{act.name} changed {changed} by calls that are not seen"
+    faults.disarm()
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(file.relative_to(folder)): file.read_bytes() if file.is_file() else b"a folder"
+        for file in folder.rglob("*")
+        if file.name != "lock.mdb"  # which is mapped
+    }
+
+
 def trials(
-    seeds: Iterable[int], folder: Path, work: str = "tests.trials.faults:trial"
+    seeds: Iterable[int], folder: Path, work: str = "tests.trials.faults:trial", *arguments: str
 ) -> Generator[Counter[str], None, None]:
     """Under the shim, which is built first."""
     with TemporaryDirectory() as built:
-        yield from warm(work, build("faults", Path(built)))(seeds, folder)
+        yield from warm(work, build("faults", Path(built)), *arguments)(seeds, folder)
 
 
 RECIPES = (

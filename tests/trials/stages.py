@@ -97,7 +97,8 @@ class Faults:
     def __init__(self) -> None:
         self._library = ctypes.CDLL(None)
         self._library.fault_met.restype = ctypes.c_char_p
-        self._library.fault_count.restype = ctypes.c_long
+        for counted in (self._library.fault_count, self._library.fault_unsynced, self._library.fault_resynced):
+            counted.restype = ctypes.c_long
 
     def arm(self, folder: Path, n: int, what: int, times: int = 1 << 30) -> None:
         """From now on, what befalls the n-th call that changes something in the folder, and so many in all."""
@@ -113,5 +114,15 @@ class Faults:
 
     @property
     def met(self) -> str:
-        """The n-th call: its name, and the path of its file; empty while it has not come."""
+        """The first call that something befell: its name, and the path of its file; empty while none has come."""
         return os.fsdecode(self._library.fault_met())
+
+    @property
+    def unsynced(self) -> int:
+        """How many syncs failed, but for those that were interrupted."""
+        return int(self._library.fault_unsynced())
+
+    @property
+    def resynced(self) -> int:
+        """How many syncs came to a good end of a file of which one had failed before: they bring nothing back."""
+        return int(self._library.fault_resynced())

@@ -20,6 +20,7 @@ def test_whatever_call_fails_it_is_a_typed_error_and_nothing_is_lost(tmp_path: P
     found = tried(RECIPES[0], seeds, tmp_path)
     assert found["none any more"] == len(cases), "each trial came to where there is no such call any more"
     assert found.total() > 4 * len(cases)
+    assert sum(count for outcome, count in found.items() if outcome.startswith("again")) > 10, "faults on the way back"
     for code in CODES:
         assert any(outcome.startswith(f"{code}: success") for outcome in found)
         assert any(outcome.startswith(f"{code}: Store") for outcome in found)
@@ -36,4 +37,15 @@ def test_a_store_that_takes_no_notice_of_a_failed_sync_is_found_out(tmp_path: Pa
     seeds = [seed_of("save", "EIO", "once", offset) for offset in range(STRIDE)]
     made = trials(seeds, tmp_path, "tests.trials.faults:swallowing")
     with closing(made), pytest.raises(AssertionError, match="called done"):
+        list(made)
+
+
+def test_no_call_that_changes_a_file_goes_unseen(tmp_path: Path) -> None:
+    with closing(trials(range(len(WORKS)), tmp_path, "tests.trials.faults:denied")) as made:
+        assert sum(found.total() for found in made) == len(WORKS)
+
+
+def test_a_call_that_goes_unseen_is_noticed(tmp_path: Path) -> None:
+    made = trials([0], tmp_path, "tests.trials.faults:denied", "unseen")
+    with closing(made), pytest.raises(AssertionError, match=r"changed \['store/mark'\] by calls that are not seen"):
         list(made)
