@@ -135,20 +135,21 @@ def mend_chunk(writer: Writer, oid: bytes, frame: Buffer) -> None:
     _put(writer, oid, frame, None)
 
 
-def records_at_fault(reader: Reader, id_size: int) -> Iterator[tuple[bytes, bytes | None]]:
-    """Chunks of which something else is recorded than the heads of their frames say, each with a base that is recorded
-    only by that base, or None. A chunk whose head cannot be read says nothing."""
-    for oid in reader.keys(Space.CHUNK):
+def record_at_fault(reader: Reader, space: Space, key: bytes, id_size: int) -> tuple[bytes, bytes | None] | None:
+    """By a key among the chunks, or of a record of deltas: the chunk, where something else is recorded of it than the
+    head of its frame says, with a base that is recorded only by that base, or None. A chunk whose head cannot be read
+    says nothing."""
+    if space is Space.CHUNK:
         with suppress(CorruptObjectError, NewerFormatError):
-            base = _said(reader, oid)
-            if base_of(reader, oid) != base or (base is not None and not reader.has(Space.DEPENDANT, base + oid)):
-                yield oid, None
-    for oid, _ in all_bases(reader):
-        if not reader.has(Space.CHUNK, oid):
-            yield oid, None
-    for key in reader.keys(Space.DEPENDANT):
-        if len(key) == 2 * id_size and base_of(reader, key[id_size:]) != key[:id_size]:
-            yield key[id_size:], key[:id_size]
+            base = _said(reader, key)
+            if base_of(reader, key) != base or (base is not None and not reader.has(Space.DEPENDANT, base + key)):
+                return key, None
+    elif space is Space.BASE:
+        if not reader.has(Space.CHUNK, key):
+            return key, None
+    elif len(key) == 2 * id_size and base_of(reader, key[id_size:]) != key[:id_size]:
+        return key[id_size:], key[:id_size]
+    return None
 
 
 def mend_records(writer: Writer, oid: bytes, stray: bytes | None) -> bool:

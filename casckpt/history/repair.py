@@ -1,7 +1,8 @@
 """Heals a store by what another one holds: objects that are bad or missing are fetched by id, and put in one by one.
 
 It must never put anything that does not hash to its id, and never leave a delta without its base: what it puts stands
-by itself. Others may read and write meanwhile; gc, repack and compact wait.
+by itself. Others may read and write meanwhile, in both stores, so no transaction outlives a batch; gc, repack and
+compact wait.
 """
 
 from __future__ import annotations
@@ -14,17 +15,18 @@ from dataclasses import dataclass
 from typing import Final
 
 from casckpt.errors import NotAStoreError, StoreSettingsError
-from casckpt.history.bases import dependants, mend_chunk, mend_records, records_at_fault
+from casckpt.history.bases import dependants, mend_chunk, mend_records, record_at_fault
 from casckpt.history.fetch import SPACE_OF, Objects
 from casckpt.history.fsck.check import fsck
 from casckpt.history.fsck.findings import DAMAGE, Finding
 from casckpt.history.fsck.report import FsckReport
-from casckpt.limits import KIB, MAX_FINDINGS, WRITE_BATCH
+from casckpt.limits import CHECK_BATCH, CHECK_KEYS, KIB, MAX_FINDINGS, WRITE_BATCH
 from casckpt.objects.codec import encode
+from casckpt.objects.commit import unpack_commit
 from casckpt.objects.ids import IdScheme, Kind
-from casckpt.objects.node import NodeRef
+from casckpt.objects.node import NodeRef, unpack_node
 from casckpt.objects.tree import decode_tree, references
-from casckpt.store.protocol import Progress, Store, no_progress
+from casckpt.store.protocol import Progress, Reader, Space, Store, no_progress
 
 ObjectKey = tuple[Kind, bytes]
 
@@ -84,12 +86,12 @@ def repair(
         )
     if other.path == store.path:
         raise NotAStoreError("this is the store itself", store=other.path, remedy="give another one, such as a backup")
-    with store.maintenance(), other.read() as reader:
-        return _Repair(store, scheme, Objects(reader, scheme), dry_run, progress).run(other.path)
+    with store.maintenance():
+        return _Repair(store, scheme, other, dry_run, progress).run()
 
 
 class _Repair:
-    def __init__(self, store: Store, scheme: IdScheme, other: Objects, dry_run: bool, progress: Progress) -> None:
+    def __init__(self, store: Store, scheme: IdScheme, other: Store, dry_run: bool, progress: Progress) -> None:
         self._store = store
         self._scheme = scheme
         self._other = other
@@ -99,7 +101,7 @@ class _Repair:
         self._lost: dict[ObjectKey, None] = {}
         self._records = 0
 
-    def run(self, other: str) -> RepairReport:
+    def run(self) -> RepairReport:
         began = time.monotonic()
         before = after = self._check()
         while not after.stopped:
@@ -112,13 +114,14 @@ class _Repair:
             if self._dry_run or len(self._healed) + self._records == done:
                 break
             after = self._check()
+        wanted = {found.object for found in after.findings}  # what was tried beside those is no loss
         return RepairReport(
             dry_run=self._dry_run,
-            other=other,
+            other=self._other.path,
             healed={name.lower(): count for name, count in Counter(kind.name for kind, _ in self._healed).items()},
             objects=tuple(map(_named, self._healed)),
             records=self._records,
-            lost=tuple(_named(key) for key in self._lost if key not in self._healed and self._is_wanted(key, after)),
+            lost=tuple(_named(key) for key in self._lost if key not in self._healed and key[1].hex() in wanted),
             before=before,
             after=after,
             seconds=time.monotonic() - began,
@@ -127,61 +130,64 @@ class _Repair:
     def _check(self) -> FsckReport:
         return fsck(self._store, self._scheme, read_data=True, progress=self._progress)
 
-    def _is_wanted(self, key: ObjectKey, after: FsckReport) -> bool:
-        """Whether a check still misses an object that is not to be had; what was tried beside those is no loss."""
-        return any(found.object == key[1].hex() for found in after.findings)
-
     def _bad_chunks(self) -> Iterator[ObjectKey]:
         """Every chunk that is damaged, or that a node leads to and is not there."""
         self._progress("looking for all damaged chunks", 0, 0)
-        with self._store.read() as reader:
-            objects = Objects(reader, self._scheme)
-            for oid in reader.keys(SPACE_OF[Kind.NODE]):
-                with suppress(*DAMAGE):
-                    ids = objects.node(oid).ids()
-                    yield from ((Kind.CHUNK, one) for one in ids if not reader.has(SPACE_OF[Kind.CHUNK], one))
-            for oid in reader.keys(SPACE_OF[Kind.CHUNK]):
-                try:
-                    objects.chunk(oid)
-                except DAMAGE:
-                    yield Kind.CHUNK, oid
+        for reader, oid in self._keys(Space.NODE, CHECK_KEYS * self._scheme.size):  # so many ids are looked up
+            with suppress(*DAMAGE):
+                ids = Objects(reader, self._scheme).node(oid).ids()
+                yield from ((Kind.CHUNK, one) for one in ids if not reader.has(Space.CHUNK, one))
+        for reader, oid in self._keys(Space.CHUNK):
+            try:
+                Objects(reader, self._scheme).chunk(oid)
+            except DAMAGE:
+                yield Kind.CHUNK, oid
+
+    def _keys(self, space: Space, most: int = CHECK_BATCH) -> Iterator[tuple[Reader, bytes]]:
+        """Every key of a sub-database, each with a transaction, which ends after `most` bytes of values."""
+        start: bytes | None = b""
+        while start is not None:
+            with self._store.read() as reader:
+                size = 0
+                keys, start = reader.keys(space, start), None
+                for looked, key in enumerate(keys):
+                    if size >= most or looked >= CHECK_KEYS:
+                        start = key
+                        break
+                    size += reader.size(space, key) or 0
+                    yield reader, key
 
     # -- objects -------------------------------------------------------------------------------------------------------
 
     def _heal(self, keys: list[ObjectKey]) -> None:
         """Fetch these, and whatever they lead to that is not there."""
-        batch: list[tuple[ObjectKey, bytes]] = []
-        size = 0
-        pending = keys[::-1]
-        asked = set(pending) | self._lost.keys()
-        pending = [key for key in pending if key not in self._lost]
+        asked = set(keys) | self._lost.keys()
+        pending = [key for key in keys[::-1] if key not in self._lost]
         while pending:
-            key = pending.pop()
-            if key in self._healed:
-                continue
-            try:
-                raw = self._fetch(key)
-            except DAMAGE:
-                self._lost[key] = None
-                more = [(Kind.CHUNK, oid) for oid in self._needing(key)]
-            else:
-                batch.append((key, encode(key[0], key[1], raw)))
-                size += len(batch[-1][1]) + KIB
-                self._healed[key] = None
-                more = [one for one in _leads_to(key, raw, self._scheme) if not self._has(one)]
-            for one in more:
-                if one not in asked:
-                    asked.add(one)
-                    pending.append(one)
-            if size >= WRITE_BATCH:
-                self._put(batch, size)
-                batch, size = [], 0
-            self._progress("fetching objects", len(self._healed), 0)
-        self._put(batch, size)
-
-    def _fetch(self, key: ObjectKey) -> bytes:
-        kind, oid = key
-        return bytes(self._other.chunk(oid)) if kind is Kind.CHUNK else self._other.raw(kind, oid)
+            batch: list[tuple[ObjectKey, bytes]] = []
+            size = looked = 0
+            with self._other.read() as reader:
+                objects = Objects(reader, self._scheme)
+                while pending and size < WRITE_BATCH and looked < CHECK_KEYS:
+                    looked += 1
+                    key = pending.pop()
+                    if key in self._healed:
+                        continue
+                    try:
+                        raw = _fetch(objects, key)
+                    except DAMAGE:
+                        self._lost[key] = None
+                        more = [(Kind.CHUNK, oid) for oid in self._needing(key)]
+                    else:
+                        batch.append((key, encode(key[0], key[1], raw)))
+                        size += len(batch[-1][1]) + KIB
+                        self._healed[key] = None
+                        more = [one for one in _leads_to(key, raw, self._scheme) if not self._has(one)]
+                    more = [one for one in dict.fromkeys(more) if one not in asked]
+                    asked.update(more)
+                    pending += more
+                    self._progress("fetching objects", len(self._healed), 0)
+            self._put(batch, size)
 
     def _needing(self, key: ObjectKey) -> list[bytes]:
         """What is a delta over a chunk that is not to be had: the other store may hold these by themselves."""
@@ -209,8 +215,10 @@ class _Repair:
     def _mend_records(self) -> None:
         """Have it recorded what is a delta of what, as the frames say."""
         self._progress("looking at records of deltas", 0, 0)
-        with self._store.read() as reader:
-            doubtful = list(records_at_fault(reader, self._scheme.size))
+        doubtful: list[tuple[bytes, bytes | None]] = []
+        for space in (Space.CHUNK, Space.BASE, Space.DEPENDANT):
+            found = (record_at_fault(reader, space, key, self._scheme.size) for reader, key in self._keys(space))
+            doubtful += [one for one in found if one is not None]
         if self._dry_run:
             self._records += len(doubtful)
             return
@@ -223,6 +231,11 @@ class _Repair:
 _RECORDS_AT_ONCE: Final = 4096
 
 
+def _fetch(other: Objects, key: ObjectKey) -> bytes:
+    kind, oid = key
+    return bytes(other.chunk(oid)) if kind is Kind.CHUNK else other.raw(kind, oid)
+
+
 def _keys(found: Finding) -> Iterator[ObjectKey]:
     kind = _KINDS.get(found.id)
     if kind is not None and found.object:
@@ -231,9 +244,6 @@ def _keys(found: Finding) -> Iterator[ObjectKey]:
 
 def _leads_to(key: ObjectKey, raw: bytes, scheme: IdScheme) -> Iterator[ObjectKey]:
     """What an object that was fetched refers to."""
-    from casckpt.objects.commit import unpack_commit
-    from casckpt.objects.node import unpack_node
-
     kind, _ = key
     with suppress(*DAMAGE):  # it is what its id says; that it makes no sense is told by the check
         if kind is Kind.COMMIT:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from casckpt.history.fsck import data, findings, structure
 from casckpt.history.repository import History
 from casckpt.objects.ids import Kind
 from casckpt.store.lmdb_store import open_store
-from casckpt.store.protocol import Space
+from casckpt.store.protocol import Reader, Space, Store
 from tests.history.damage import chained, errors, flip, keys, put, tip
 from tests.history.pages import SIZE, File
 from tests.history.world import commit, load, noise
@@ -158,6 +159,68 @@ def test_damaged_pages_are_not_written_to(history: History, tmp_path: Path) -> N
     file.write(leaf * SIZE + 12, b"\xff\xff")
     report = history.repair(tmp_path / "copy")
     assert not report.ok and report.after.stopped and not report.objects
+
+
+class Watched:
+    """A store of which the readers that live are counted, and the keys that each gives."""
+
+    def __init__(self, store: Store, most: int) -> None:
+        self._store = store
+        self._most = most
+        self.open = self.keys = 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    @contextmanager
+    def read(self) -> Iterator[Reader]:
+        with self._store.read() as reader:
+            self.open += 1
+            yield WatchedReader(reader, self._most)  # type: ignore[misc]
+            self.open -= 1
+
+
+class WatchedReader:
+    def __init__(self, reader: Reader, most: int) -> None:
+        self._reader = reader
+        self._left = most
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._reader, name)
+
+    def keys(self, space: Space, start: bytes = b"") -> Iterator[bytes]:
+        for key in self._reader.keys(space, start):
+            self._left -= 1
+            assert self._left >= 0, "one transaction for too many keys"
+            yield key
+
+    def get(self, space: Space, key: bytes) -> memoryview | None:
+        if space is Space.COMMIT:
+            self._left -= 1
+            assert self._left >= 0, "one transaction for too many commits"
+        return self._reader.get(space, key)
+
+
+def test_no_transaction_outlives_a_batch_in_either_store(
+    history: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (repair, data):
+        monkeypatch.setattr(module, "MAX_FINDINGS", 2)
+    monkeypatch.setattr(repair, "CHECK_KEYS", 4)
+    for space in (Space.COMMIT, Space.TREE, Space.CHUNK, Space.BASE):
+        for key in keys(history.store, space):
+            put(history.store, space, key, None)
+    with History(open_store(tmp_path / "copy", create=False)) as copy:
+        own, other = Watched(history.store, 5), Watched(copy.store, 5)
+        real = repair.fsck
+
+        def checked(store: Watched, *args: object, **more: object) -> object:
+            assert own.open == other.open == 0
+            return real(store._store, *args, **more)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(repair, "fsck", checked)
+        report = repair.repair(own, history.scheme, other)  # type: ignore[arg-type]
+    assert report.ok and report.healed["chunk"] == 18 and not history.fsck(read_data=True).findings
 
 
 def test_another_store_must_be_one_and_another_and_have_the_same_hash(history: History, tmp_path: Path) -> None:
