@@ -148,6 +148,14 @@ def swapped(data: bytearray, chance: random.Random) -> None:
         data[first], data[second] = data[second], data[first]
 
 
+def lost_commits(data: bytearray, chance: random.Random) -> None:
+    """A commit or two, wherever the file holds them, and nothing else: what came after has lost a parent."""
+    commits = Left(bytes(data)).frames("commit")
+    for oid in chance.sample(sorted(commits), min(len(commits), chance.randrange(1, 3))):
+        for frame in commits[oid]:
+            data[:] = data.replace(frame, bytes(len(frame)))
+
+
 def several(data: bytearray, chance: random.Random) -> None:
     """Two sorts of damage, and none of the heads."""
     for damage in chance.sample([zeroed_branches, zeroed_leaves, page_heads, zeroed_ranges, garbage, swapped], 2):
@@ -170,6 +178,7 @@ DAMAGES = (
     garbage,
     truncated,
     swapped,
+    lost_commits,
     several,
     nothing,
 )
@@ -214,6 +223,10 @@ class Left:
         if kind in _NAMES and n in (16, 32) and has_base <= 1 and end <= len(data):
             oid = data[at + HEAD.size : at + HEAD.size + n]
             self._frames.setdefault((_NAMES[kind], oid), []).append(data[at:end])
+
+    def frames(self, kind: str) -> dict[bytes, list[bytes]]:
+        """All of a kind, by their ids."""
+        return {oid: frames for (name, oid), frames in self._frames.items() if name == kind}
 
     def _decode(self) -> bool:
         """One round: what can be decoded by what was before."""

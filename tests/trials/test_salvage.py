@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from casckpt.errors import CorruptObjectError
 from casckpt.history.repository import History
 from casckpt.history.salvage import chunks
 from casckpt.history.salvage.evidence import Evidence
+from casckpt.history.salvage.report import SalvageReport
 from casckpt.history.salvage.run import salvage
 from casckpt.store.lmdb_store import open_store
 from tests.history.world import commit, drifted, noise
+from tests.trials import salvage as recipes
 from tests.trials.recipe import tried
 from tests.trials.salvage import DAMAGES, RECIPES, Left, one
 
@@ -33,6 +36,22 @@ def test_the_oracle_tells_a_salvage_that_forgets_deltas(tmp_path: Path, monkeypa
     monkeypatch.setattr(chunks.Chunks, "_settle", lambda self: None)
     with pytest.raises(AssertionError, match="a whole commit"):
         for seed in SEEDS:
+            (tmp_path / str(seed)).mkdir()
+            one(seed, tmp_path / str(seed))
+
+
+def test_the_oracle_tells_a_salvage_that_gives_up_where_a_parent_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def giving_up(path: Path, into: Path) -> SalvageReport:
+        report = salvage(path, into)
+        if report.rewritten:
+            raise CorruptObjectError("a parent is lost")
+        return report
+
+    monkeypatch.setattr(recipes, "salvage", giving_up)
+    with pytest.raises(AssertionError, match="a parent is lost"):
+        for seed in range(DAMAGES.index(recipes.lost_commits), 1000, len(DAMAGES)):
             (tmp_path / str(seed)).mkdir()
             one(seed, tmp_path / str(seed))
 
