@@ -25,8 +25,8 @@ from casckpt.limits import MIB
 from casckpt.store import filesystem
 from casckpt.store.aside import Aside, aside
 from casckpt.store.datafile import look_into
-from casckpt.store.environment import COUNTER_KEY, Environment
-from casckpt.store.format import decode_format
+from casckpt.store.environment import Environment
+from casckpt.store.format import COUNTER_KEY, decode_format
 from casckpt.store.locks import FileLock
 from casckpt.store.mark import Mark, mark_copy
 from casckpt.store.protocol import BackupReport, Progress, Space

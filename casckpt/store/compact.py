@@ -22,7 +22,8 @@ from casckpt.errors import CorruptObjectError, StoreBusyError, StoreError, Store
 from casckpt.limits import MIB, WRITE_BATCH
 from casckpt.store import filesystem, openers
 from casckpt.store.aside import Aside, aside
-from casckpt.store.environment import COUNTER_KEY, KEPT_FREE, Environment
+from casckpt.store.environment import KEPT_FREE, Environment
+from casckpt.store.format import COUNTER_KEY
 from casckpt.store.locks import FileLock
 from casckpt.store.opening import COMPACTING, check_current, clear_compacting, exchange
 from casckpt.store.protocol import CompactReport, Progress, Space, StoreSize

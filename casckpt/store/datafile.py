@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from casckpt.errors import CorruptObjectError, NotAStoreError, StoreBusyError, TruncatedStoreError
-from casckpt.store.format import FORMAT_KEY
+from casckpt.store.format import COUNTER_KEY, FORMAT_KEY
 from casckpt.store.layout import (
     BIG,
     BRANCH,
@@ -110,6 +110,27 @@ def transactions(path: Path) -> tuple[int, int]:
         os.close(descriptor)
 
 
+def do_follow(even: int, odd: int) -> bool:
+    """Whether heads of these transactions can both be whole."""
+    return even % 2 == 0 and abs(even - odd) == 1
+
+
+def is_last(path: Path) -> bool:
+    """Whether the state that LMDB would show is the last one, and not the one before it, by the changes that the states
+    of both heads count: each transaction counts one. For heads whose numbers do not tell."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        file = _DataFile(descriptor)
+        heads = file.heads()
+        shown = max(head.transaction for head in heads) % 2  # mdb.c: the page of the later number, whichever has it
+        counters = [file.counter(head) for head in heads]
+        return counters[shown] == counters[1 - shown] + 1
+    except UnreadableError:
+        return False
+    finally:
+        os.close(descriptor)
+
+
 def free_records(path: Path, transaction: int) -> tuple[int, list[tuple[int, int]]]:
     """The page size, and of each record of the free list, as a transaction left it, by which transaction its pages were
     freed and how many are not in use again. Nothing where neither head is of that transaction.
@@ -184,18 +205,30 @@ class _DataFile:
 
     def contents(self, head: Head) -> Contents:
         """The format record, by a walk down to it."""
+        record = self._meta(head, FORMAT_KEY)
+        return Contents(blank=record is None and self._is_blank(), format=record)
+
+    def counter(self, head: Head) -> int:
+        """How many changes the state counts that a head leads to; raises UnreadableError where it does not."""
+        value = self._meta(head, COUNTER_KEY)
+        if value is None:
+            raise UnreadableError("a state without its counter")
+        return int.from_bytes(value, "big")
+
+    def _meta(self, head: Head, key: bytes) -> bytes | None:
         size = os.fstat(self._descriptor).st_size
         seen: set[int] = set()
         for entry in [*self._entries(head, head.main, size, seen)]:  # all of them, so that each is looked at
             if entry.key == Space.META.value and entry.tree is not None:
                 for record in self._entries(head, entry.tree, size, seen):
-                    if record.key == FORMAT_KEY:
-                        return Contents(blank=False, format=record.value)
-        return Contents(blank=self._is_blank(size), format=None)
+                    if record.key == key:
+                        return record.value
+        return None
 
-    def _is_blank(self, size: int) -> bool:
+    def _is_blank(self) -> bool:
         """Whether nothing was ever committed to the file. Never by the word of one head: of a store that had a single
         transaction, as each backup has, the other is of an empty database, and a flipped bit makes it the later one."""
+        size = os.fstat(self._descriptor).st_size
         return all(
             head.transaction == 0
             and head.main == head.free == Tree(EMPTY, 0)

@@ -32,6 +32,7 @@ from casckpt.errors import (
 from casckpt.limits import MIB
 from casckpt.store import filesystem, openers
 from casckpt.store.examined import Watch, note_good
+from casckpt.store.format import COUNTER_KEY
 from casckpt.store.locks import FileLock
 from casckpt.store.mark import Mark, move_mark
 from casckpt.store.openers import unregister
@@ -41,7 +42,6 @@ from casckpt.store.transaction import Handle, Transaction, give_up, keep
 if TYPE_CHECKING:
     from lmdb import _Database
 
-COUNTER_KEY: Final = b"counter"
 # Pages that a commit copies beside what it is given: the path to each changed leaf of each tree, and LMDB's free list.
 _BESIDE: Final = MIB
 

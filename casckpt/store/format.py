@@ -20,6 +20,7 @@ FORMAT_VERSION: Final = 2
 # The sub-databases that format 1 does not have.
 LATER_SPACES: Final = (Space.BASE, Space.DEPENDANT)
 FORMAT_KEY: Final = b"format"
+COUNTER_KEY: Final = b"counter"
 # Address space, not disk: 16 TiB, of which a 47-bit process can hold several.
 MAP_SIZE: Final = 1 << 44
 MIN_MAP_SIZE: Final = 1 << 20

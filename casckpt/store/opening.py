@@ -25,10 +25,11 @@ from casckpt.errors import (
     StoreNotFoundError,
 )
 from casckpt.store import filesystem, openers
-from casckpt.store.datafile import look_into, transactions, way_out
-from casckpt.store.environment import COUNTER_KEY, Environment
+from casckpt.store.datafile import do_follow, is_last, look_into, transactions, way_out
+from casckpt.store.environment import Environment
 from casckpt.store.examined import NAME, Watch, is_known, note_good
 from casckpt.store.format import (
+    COUNTER_KEY,
     FORMAT_KEY,
     LATER_SPACES,
     check_settings,
@@ -262,6 +263,8 @@ def _open(path: Path, wanted: Wanted) -> Environment:
         databases = _databases(path, raw, format)  # past the gate, because this waits for whoever is writing
         raw.reader_check()
         _check_mark(path, raw, databases, format, accept_loss=wanted.accept_loss)
+        if alone:
+            _heal_heads(path, raw, databases, watch)
         environment = Environment(path, raw, opener, format, databases, watch)
         undo.pop_all()
         return environment
@@ -330,7 +333,7 @@ def _examine(path: Path, format: StoreFormat, *, accept_loss: bool) -> None:
     last = max(even, odd)
     if is_known(path, format.uuid, last):
         return
-    if not accept_loss and (even % 2 or abs(even - odd) != 1) and last:
+    if not (accept_loss or do_follow(even, odd) or is_last(data)):
         raise HistoryLostError(
             f"its heads are of transactions {even} and {odd}, so one is damaged, and the last change may be missing",
             store=str(path),
@@ -390,14 +393,39 @@ def _databases(path: Path, raw: lmdb.Environment, format: StoreFormat) -> dict[S
             there = [bytes(name) for name in transaction.cursor().iternext(values=False)]
             missing = [space for space in later if space.value not in there]
             found = {space: raw.open_db(space.value, txn=transaction, create=space in missing) for space in Space}
-            if missing:  # every change counts; it is not acknowledged, so the mark may stay behind
-                counter = transaction.get(COUNTER_KEY, db=found[Space.META]) or b""
-                transaction.put(
-                    COUNTER_KEY, (int.from_bytes(counter, "big") + 1).to_bytes(8, "big"), db=found[Space.META]
-                )
+            if missing:
+                _count(transaction, found)
             return found
     except lmdb.Error as error:
         raise _damaged(path, error) from error
+
+
+def _count(transaction: lmdb.Transaction, databases: dict[Space, _Database]) -> None:
+    """Every change counts; this one is not acknowledged, so the mark may stay behind."""
+    meta = databases[Space.META]
+    counter = int.from_bytes(transaction.get(COUNTER_KEY, db=meta) or b"", "big")
+    transaction.put(COUNTER_KEY, (counter + 1).to_bytes(8, "big"), db=meta)
+
+
+def _heal_heads(path: Path, raw: lmdb.Environment, databases: dict[Space, _Database], watch: Watch) -> None:
+    """Write the head that is damaged anew, where somebody has accepted what it cost, or it cost nothing. Else each
+    opening of a file that is not known would find it damaged, until somebody commits.
+
+    A transaction writes the head that LMDB did not take. That may be the whole one, where the number of the other does
+    not belong into its page; then the next writes that.
+    """
+    try:
+        for _ in range(2):
+            if do_follow(*transactions(path / _DATA)):
+                return
+            with raw.begin(write=True) as transaction:
+                number = transaction.id()
+                watch.before(number - 1)
+                _count(transaction, databases)
+            raw.sync(True)
+            watch.after(number)
+    except lmdb.Error as error:
+        raise open_error(path, error) from error
 
 
 def _damaged(path: Path, problem: object) -> CorruptObjectError:

@@ -12,6 +12,7 @@ import pytest
 
 from casckpt.errors import CorruptObjectError, HistoryLostError
 from casckpt.store import examined, pages
+from casckpt.store.datafile import do_follow, transactions
 from casckpt.store.examined import NAME, Stamp
 from casckpt.store.lmdb_store import LmdbStore, open_store
 from casckpt.store.protocol import Space
@@ -232,10 +233,57 @@ def test_of_heads_that_do_not_follow_each_other_one_is_damaged_also_where_there_
     file = File(path)
     last = file.head.transaction
     put(file, last % 2, 16 + 128, "Q", last - 4)  # by two less, it would be the head before
-    with pytest.raises(HistoryLostError, match=r"may be missing.*accept_loss"):
-        open_store(path)
+    for _ in range(2):
+        with pytest.raises(HistoryLostError, match=r"may be missing.*accept_loss"):
+            open_store(path)
     open_store(path, accept_loss=True).close()
+    (path / NAME).unlink(missing_ok=True)  # what was accepted lasts
     open_store(path).close()
+    assert do_follow(*transactions(path / "data.mdb"))
+
+
+@pytest.mark.parametrize("by", [-4, 4, 1 << 30, 1, -1])
+@pytest.mark.parametrize("is_later", [True, False])
+@pytest.mark.parametrize("has_mark", [True, False])
+def test_a_damaged_head_is_written_anew_where_nothing_can_be_missing_and_else_refused(
+    path, is_later, by, has_mark
+) -> None:
+    store = open_store(path)
+    for number in range(6):
+        write(store, b"%d" % number)
+    store.close()
+    if not has_mark:
+        (path / "mark").unlink()
+    file = File(path)
+    last = file.head.transaction
+    damaged = last if is_later else last - 1
+    put(file, damaged % 2, 16 + 128, "Q", damaged + by)
+    numbers = {damaged % 2: damaged + by, 1 - damaged % 2: last - 1 if is_later else last}
+    is_lost = max(numbers.values()) % 2 != last % 2
+    before = file.path.read_bytes()
+    if is_lost:
+        with pytest.raises(HistoryLostError):
+            open_store(path)
+        assert file.path.read_bytes() == before
+    for accept_loss in (is_lost, False):
+        (path / NAME).unlink(missing_ok=True)
+        store = open_store(path, accept_loss=accept_loss)
+        assert do_follow(*transactions(path / "data.mdb"))
+        assert not store.check_pages(values=True).found
+        with store.read() as reader:
+            assert reader.has(Space.REF, b"4") and reader.has(Space.REF, b"5") is not is_lost
+        store.close()
+
+
+def test_a_head_that_was_written_anew_leaves_the_file_known(path, looks) -> None:
+    last = File(path).head.transaction
+    put(File(path), (last - 1) % 2, 16 + 128, "Q", last - 5 if last > 5 else last + 1 << 20)
+    (path / NAME).unlink(missing_ok=True)
+    store = open_store(path, accept_loss=True)
+    settle(path)
+    store.close()
+    open_store(path).close()
+    assert len(looks) == 1
 
 
 def test_a_number_of_pages_that_the_file_never_had_is_damage(path) -> None:

@@ -22,8 +22,7 @@ from casckpt.history.records import (
     reflog_next,
 )
 from casckpt.objects.paths import readable
-from casckpt.store.environment import COUNTER_KEY
-from casckpt.store.format import FORMAT_KEY, decode_format
+from casckpt.store.format import COUNTER_KEY, FORMAT_KEY, decode_format
 from casckpt.store.protocol import Reader, Space, Store
 
 # What a damaged mark is taken for, so that nothing is missed which may have been released.

@@ -23,8 +23,7 @@ from casckpt.limits import KIB, WRITE_BATCH
 from casckpt.objects.codec import encode
 from casckpt.objects.commit import pack_commit
 from casckpt.objects.ids import IdScheme, Kind
-from casckpt.store.environment import COUNTER_KEY
-from casckpt.store.format import FORMAT_KEY, encode_format
+from casckpt.store.format import COUNTER_KEY, FORMAT_KEY, encode_format
 from casckpt.store.lmdb_store import open_store
 from casckpt.store.mark import Mark as HighWater
 from casckpt.store.protocol import Progress, Space, Store, StoreFormat, Writer

@@ -14,7 +14,7 @@ import msgspec
 from casckpt.errors import InvalidRefNameError
 from casckpt.history.records import BRANCH, HEAD, TAG, Figures, Mark, Move
 from casckpt.objects.names import check_stored_ref_name
-from casckpt.store.environment import COUNTER_KEY
+from casckpt.store.format import COUNTER_KEY
 from casckpt.store.layout import Head
 from casckpt.store.protocol import Space
 from casckpt.store.scan import Scanned
