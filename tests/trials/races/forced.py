@@ -9,15 +9,19 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from tests.trials.races.interleavings import Game, Part, held, table
+from tests.trials.races.gate import FOR_EVER
+from tests.trials.races.interleavings import Game, Held, Part, Table, table, took_chunks
 from tests.trials.races.moves import STATES, Move
 from tests.trials.races.templates import COUNT, Ledger
+from tests.trials.races.witness import BASES, HIT
 from tests.trials.recipe import Recipe
 
 Race = Callable[[Random, Ledger], list[Part]]
 """What the processes play; the first is held."""
-# Points of the longest of the moves that are held, on the largest of the stores.
-_FARTHEST: Final = 90
+
+
+# States of which each is a little step from the one before it, and none is in a store to begin with.
+_OF_A_LINE: Final = (STATES, STATES + 1, STATES + 2)
 
 
 def _save(rng: Random) -> Move:
@@ -36,10 +40,10 @@ def _collected_under_a_hit(rng: Random, known: Ledger) -> list[Part]:
 
 
 def _base_released_under_a_save(rng: Random, known: Ledger) -> list[Part]:
-    return [
-        Part("main", (_save(rng), _save(rng))),
-        Part("b", (("prune", 1), ("expire",), ("gc",), ("prune", 1), ("gc",))),
-    ]
+    """The base is the save before, which is dead when another takes the branch back. Nothing else is like it."""
+    saver = Part("main", tuple(("commit", number, rng.choice(["auto", "small"])) for number in _OF_A_LINE))
+    rest: tuple[Move, ...] = (("prune", 1), ("expire",), ("gc",), ("prune", 1), ("gc",))
+    return [saver, Part("main", (("rollback", "HEAD~1"), *rest)) if rng.random() < 0.7 else Part("b", rest)]
 
 
 def _save_on_a_base_that_is_being_released(rng: Random, known: Ledger) -> list[Part]:
@@ -99,20 +103,37 @@ RACES: Final[dict[str, Race]] = {
 }
 
 
-def game_of(seed: int, ledger: Callable[[int], Ledger]) -> Game:
-    """The race of a seed."""
+def race_of(seed: int) -> str:
+    """Which race it is that a seed tries."""
+    return list(RACES)[seed % len(RACES)]
+
+
+def game_of(seed: int, ledger: Callable[[int], Ledger], points: int | None = None) -> Game:
+    """The race of a seed. points: of the process that is held, when nobody comes between; None: so it is played."""
     rng = Random(seed)
-    name = list(RACES)[seed % len(RACES)]
+    name = race_of(seed)
     template = rng.randrange(COUNT)
-    point = int(rng.random() ** 2 * _FARTHEST)
-    return Game(template, RACES[name](rng, ledger(template)), held(0, point), f"{name} (seed {seed}, point {point})")
+    point = FOR_EVER if points is None else int(rng.random() * points)
+    return Game(template, RACES[name](rng, ledger(template)), Held(0, point), f"{name} (seed {seed}, point {point})")
+
+
+def play(at: Table, seed: int) -> str:
+    """Play the race of a seed one behind the other, to see how long it is, then as a race; returns what it came to."""
+    points = at.play(game_of(seed, at.ledger))[0]
+    game = game_of(seed, at.ledger, points)
+    at.play(game)
+    assert isinstance(game.turn, Held)
+    came = ["held" if game.turn.was_held else "came to its end before"]
+    came += ["gc took chunks"] * took_chunks(game)
+    came += ["hit"] * any(game.seen[what] for what in HIT)
+    came += ["base"] * any(game.seen[what] for what in BASES)
+    return f"{race_of(seed)}: {', '.join(came)}"
 
 
 def _trials(seeds: Iterable[int], folder: Path) -> Generator[Counter[str], None, None]:
     with table(folder) as at:
         for seed in seeds:
-            at.play(game_of(seed, at.ledger))
-            yield Counter([list(RACES)[seed % len(RACES)]])
+            yield Counter([play(at, seed)])
 
 
 FORCED: Final = Recipe(

@@ -36,7 +36,7 @@ class Part:
 @dataclass(slots=True)
 class Game:
     """One game. turn: who goes next, of those who can, and how many points it may pass. doomed: who is killed, and at
-    which of the points where it waits."""
+    which of the points where it waits. seen: what the processes met of each other (`witness`)."""
 
     template: int
     parts: list[Part]
@@ -45,6 +45,7 @@ class Game:
     doomed: tuple[int, int] = (-1, 0)
     trace: list[str] = field(default_factory=list)
     outcomes: list[list[object]] = field(default_factory=list)
+    seen: Counter[str] = field(default_factory=Counter)
 
     def done(self) -> Iterator[tuple[int, Part, Move, object]]:
         """Every move that came to its end: of whom, and its outcome."""
@@ -123,6 +124,7 @@ class Table:
                 return True
             if said[0] == "over":
                 points[number] = said[1]
+                game.seen.update(said[2])
                 return False
             _, move, outcome = said
             game.outcomes[number].append(outcome)
@@ -189,7 +191,7 @@ def game_of(seed: int, ledger: Callable[[int], Ledger]) -> Game:
         turn = partial(_any_order, rng, mean)
     else:
         held = rng.randrange(len(parts)) if rng.random() < 0.5 else 0
-        turn = _Held(held, rng.randrange(1, 60))
+        turn = Held(held, rng.randrange(1, 60))
     doomed = (rng.randrange(len(parts)), rng.randrange(1, 12)) if rng.random() < 0.2 else (-1, 0)
     return Game(template, parts, turn, f"seed {seed}", doomed)
 
@@ -198,13 +200,17 @@ def _any_order(rng: Random, mean: int, waiting: list[int]) -> tuple[int, int]:
     return rng.choice(waiting), min(40, 1 + int(rng.expovariate(1 / mean)))
 
 
-class _Held:
-    """One goes so far; then the others go, one after the other, to their ends; then it goes on."""
+class Held:
+    """One goes so far; then the others go, one after the other, to their ends; then it goes on.
+
+    was_held: whether it had not come to its end by then.
+    """
 
     def __init__(self, held: int, point: int) -> None:
         self._held = held
         self._point = point
         self._is_there = False
+        self.was_held = False
 
     def __call__(self, waiting: list[int]) -> tuple[int, int]:
         if not self._is_there and self._held in waiting:
@@ -212,12 +218,8 @@ class _Held:
             if self._point:
                 return self._held, self._point
         others = [number for number in waiting if number != self._held]
+        self.was_held |= self._held in waiting and bool(others)
         return (others[0] if others else self._held), FOR_EVER
-
-
-def held(number: int, point: int) -> Callable[[list[int]], tuple[int, int]]:
-    """The turns of a game in which one process passes so many points, then all others play to their ends."""
-    return _Held(number, point)
 
 
 _CODECS: Final = ("none", "fast", "auto", "auto", "small")
@@ -281,12 +283,17 @@ def _trials(seeds: Iterable[int], folder: Path) -> Generator[Counter[str], None,
             yield Counter([label(game)])
 
 
+def took_chunks(game: Game) -> bool:
+    """Whether a gc of it deleted chunks."""
+    took = [outcome for _, _, move, outcome in game.done() if move[0] == "gc" and isinstance(outcome, tuple)]
+    return any(outcome[0] != "refused" and outcome[1] for outcome in took)
+
+
 def label(game: Game) -> str:
     """What a game came to, in a few words."""
     done = [(move[0], outcome) for _, _, move, outcome in game.done()]
     refused = sorted({outcome[1] for _, outcome in done if isinstance(outcome, tuple) and outcome[0] == "refused"})
-    took = any(name == "gc" and isinstance(outcome, tuple) and outcome[0] != "refused" and outcome[1]
-               for name, outcome in done)  # fmt: skip
+    took = took_chunks(game)
     killed = "one was killed; " if game.in_flight() else ""
     return f"{killed}gc {'took chunks' if took else 'had nothing to take, or was not asked'}; " + (
         "all went through" if not refused else f"refused: {refused[0]}" + (" and others" if len(refused) > 1 else "")

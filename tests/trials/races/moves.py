@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import Counter
 from datetime import timedelta
 from functools import lru_cache
 from multiprocessing.connection import Connection
@@ -23,6 +24,7 @@ from casckpt.store.lmdb_store import open_store
 from tests.history.world import State, describe, drifted, noise, put_state
 from tests.trials.races.controls import CONTROLS
 from tests.trials.races.gate import FOR_EVER, Gate
+from tests.trials.races.witness import witness
 
 CHUNK: Final = 512
 STATES: Final = 12
@@ -182,6 +184,8 @@ def play(pipe: Connection, control: str | None) -> None:
     gc.GC_LOCK_HELD, gc._STRIDE, gc.GC_REST = 0.0, 1, 0.0
     gate = Gate(pipe)
     gate.install()
+    seen: Counter[str] = Counter()
+    witness(seen)
     _set_clock_back_and_forth()
     if control is not None:
         CONTROLS[control]()
@@ -192,8 +196,10 @@ def play(pipe: Connection, control: str | None) -> None:
         gate.left = FOR_EVER
         player = Player(path, branch, gate)
         gate.left = gate.passed = 0
+        seen.clear()
         for number, move in enumerate(moves):
             pipe.send(("did", number, player.do(move)))
         gate.left = FOR_EVER
+        passed = gate.passed
         player.close()
-        pipe.send(("over", gate.passed))
+        pipe.send(("over", passed, dict(seen)))
