@@ -28,21 +28,40 @@ from casckpt.store.scan import Entry, Scanned, read_nodes
 
 # A record beside the objects is no longer than this.
 _MAX_VALUE: Final = MIB
+# Times that a file's pages are read.
+_WALKS: Final = 16
 
 
-def entries(file: Scanned, head: Head, space: Space) -> list[tuple[bytes, bytes]] | None:
-    """All of a sub-database as a head leads to it; None unless every page on the way is as LMDB writes it."""
-    walk = _Walk(file.read, head)
-    try:
-        for entry in list(walk.tree(head.main)):
-            if entry.key == space.value:
-                if entry.flags != SUBTREE:
-                    return None
-                root = read_subtree(entry.value, head.last_page)
-                return [(found.key, walk.value(found)) for found in walk.tree(root)]
-    except UnreadableError:
+class Trees:
+    """The trees of a file that was looked through.
+
+    However many roots lead to the same pages, so many pages are read in all as the file has 16 times; then no tree is
+    whole any more. States that were left behind share most pages, but each asks for a few alone.
+    """
+
+    def __init__(self, file: Scanned) -> None:
+        self._file = file
+        self._left = _WALKS * (file.size // file.page_size + 1)
+
+    def entries(self, head: Head, space: Space) -> list[tuple[bytes, bytes]] | None:
+        """All of a sub-database as a head leads to it; None unless every page on the way is as LMDB writes it."""
+        walk = _Walk(self._read, head)
+        try:
+            for entry in list(walk.tree(head.main)):
+                if entry.key == space.value:
+                    if entry.flags != SUBTREE:
+                        return None
+                    root = read_subtree(entry.value, head.last_page)
+                    return [(found.key, walk.value(found)) for found in walk.tree(root)]
+        except UnreadableError:
+            return None
         return None
-    return None
+
+    def _read(self, at: int, length: int) -> bytes:
+        self._left -= max(1, length // self._file.page_size)
+        if self._left < 0:
+            raise UnreadableError("more trees than there are pages for")
+        return self._file.read(at, length)
 
 
 class _Walk:

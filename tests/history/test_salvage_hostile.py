@@ -18,7 +18,9 @@ from casckpt.objects.frame import Codec, FrameHead, pack_head
 from casckpt.objects.ids import XXH3_128, Kind
 from casckpt.objects.values import Map
 from casckpt.store.lmdb_store import open_store
+from casckpt.store.protocol import Space
 from casckpt.store.scan import Scanned
+from casckpt.store.trees import Trees
 from tests.history.world import commit, noise
 
 
@@ -55,6 +57,15 @@ def test_frames_that_lie_on_one_side_of_a_good_one_do_not_push_it_out(tmp_path: 
     assert casckpt.salvage(tmp_path / "file", tmp_path / "new").whole == 5
     with History(open_store(tmp_path / "new", create=False)) as history:
         assert {one.id for one in history.log()} == ids
+
+
+def test_roots_that_lead_to_the_same_pages_have_these_read_a_few_times(tmp_path: Path) -> None:
+    with History(open_store(tmp_path / "store")) as history:
+        commit(history, {"model": {"w": noise(1, 300)}})
+    with Scanned(tmp_path / "store" / "data.mdb") as file:
+        trees, head = Trees(file), file.heads[0]
+        found = [trees.entries(head, Space.META) is not None for _ in range(16 * (file.size // file.page_size + 1))]
+        assert found[: len(found) // 4] == [True] * (len(found) // 4) and not found[-1]
 
 
 @dataclass

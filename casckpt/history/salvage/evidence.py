@@ -18,7 +18,7 @@ from casckpt.store.format import COUNTER_KEY
 from casckpt.store.layout import Head
 from casckpt.store.protocol import Space
 from casckpt.store.scan import Scanned
-from casckpt.store.trees import entries
+from casckpt.store.trees import Trees
 
 _NEXT: Final = b"reflog_next"
 
@@ -84,30 +84,31 @@ class Evidence:
         mark: how many changes were acknowledged, as far as that is known. A tree that counts as many is the newest.
         """
         self.unbroken = self.settled = file.unbroken
-        views = _views(file)
+        trees = Trees(file)
+        views = _views(file, trees)
         for number, view in enumerate(views):
             is_newest = number == 0 and view.is_newest(mark)
-            refs = entries(file, view.head, Space.REF)
+            refs = trees.entries(view.head, Space.REF) if self.tree_refs is None else None
             found = None if refs is None else self._tree_refs(refs)
-            if found is not None and self.tree_refs is None:
+            if found is not None:
                 self.tree_refs, self.tree_head = found
                 self.sure = is_newest
                 self.tree_next = view.next
             if is_newest:
-                self._newest(file, view)
+                self._newest(trees, view)
         if not self.sure and self.tree_next is not None:
             self.next = max(self.next, self.tree_next)
 
-    def _newest(self, file: Scanned, view: _View) -> None:
+    def _newest(self, trees: Trees, view: _View) -> None:
         """Take in the trees of the file's last state. What older pages say beside them holds no more."""
         if view.next is not None:
             self.next, self.settled = view.next, True
             self.moves = {seq: move for seq, move in self.moves.items() if seq < view.next}
-        moves = entries(file, view.head, Space.REFLOG)
+        moves = trees.entries(view.head, Space.REFLOG)
         if moves is not None:
             self.kept = frozenset(int.from_bytes(key, "big") for key, _ in moves)
         for space, known in ((Space.MARK, self.marks), (Space.FIGURES, self.figures)):
-            found = entries(file, view.head, space)
+            found = trees.entries(view.head, space)
             if found is not None:  # others were of commits that are gone, or of before
                 known.clear()
                 for key, value in found:
@@ -235,11 +236,11 @@ class _View:
         return self.counter >= mark
 
 
-def _views(file: Scanned) -> list[_View]:
+def _views(file: Scanned, trees: Trees) -> list[_View]:
     """The states that can be looked at, the newest first as far as that is known."""
     views: list[_View] = []
     for head in (*file.heads, *file.roots):
-        meta = entries(file, head, Space.META)
+        meta = trees.entries(head, Space.META)
         found = None if meta is None else dict(meta)
         counter = None if found is None else _number(found.get(COUNTER_KEY))
         following = None if found is None else _number(found.get(_NEXT, bytes(8)))
