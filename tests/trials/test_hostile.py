@@ -35,16 +35,16 @@ def test_parsers_refuse_what_is_made_up(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_parsers_refuse_what_coverage_leads_to(tmp_path: Path) -> None:
-    if find_spec("atheris") is None:  # where it has no wheels, this is said rather than passed over
+    if find_spec("atheris") is None:
         assert tried(covered.COVERED, range(3), tmp_path) == {covered.WITHOUT: 3}
-        return
+        pytest.skip(covered.WITHOUT)
     found = tried(covered.COVERED, (3, 10, 14), tmp_path)
     assert found == {"objects: inputs": covered.RUNS, "records: inputs": covered.RUNS, "texts: inputs": covered.RUNS}
 
 
 def test_what_coverage_finds_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if find_spec("atheris") is None:
-        return
+        pytest.skip(covered.WITHOUT)
     (tmp_path / "harmed.py").write_text(
         "from tests.trials.hostile import records\nfrom tests.trials.hostile.covered import main\nimport sys\n"
         "records.TARGETS = [__import__('dataclasses').replace(one, allowed=(OSError,)) for one in records.TARGETS]\n"
@@ -53,6 +53,14 @@ def test_what_coverage_finds_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(covered, "PROGRAM", (str(tmp_path / "harmed.py"),))
     with pytest.raises(AssertionError, match=r"(?s)target figures, seed 1: 77.*CorruptObjectError"):
         covered.run("records", "figures", 1, tmp_path)
+
+
+def test_a_run_that_hangs_is_seen_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(covered, "PROGRAM", ("-c", "import time; time.sleep(60)"))
+    monkeypatch.setattr(covered, "_PATIENCE", 1)
+    with pytest.raises(AssertionError, match="target figures, seed 7: hangs"):
+        covered.run("records", "figures", 7, tmp_path)
+    assert not (tmp_path / "work").exists()
 
 
 def test_a_batch_is_the_same_for_the_same_seed() -> None:

@@ -56,12 +56,16 @@ def run(module: str, name: str, seed: int, folder: Path) -> None:
     work.mkdir()
     arguments = [sys.executable, *PROGRAM, module, name, corpus, str(seed + 1), str(RUNS)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    ended = subprocess.run(
-        arguments, cwd=work, env=environment, capture_output=True, text=True, errors="replace", timeout=_PATIENCE
-    )
-    said = ended.stdout[-2000:] + ended.stderr[-4000:]
-    found = {left.name: left.read_bytes().hex() for left in work.iterdir() if left.is_file()}
-    shutil.rmtree(work)
+    try:
+        ended = subprocess.run(
+            arguments, cwd=work, env=environment, capture_output=True, text=True, errors="replace", timeout=_PATIENCE
+        )
+        said = ended.stdout[-2000:] + ended.stderr[-4000:]
+        found = {left.name: left.read_bytes().hex() for left in work.iterdir() if left.is_file()}
+    except subprocess.TimeoutExpired as hung:
+        raise AssertionError(f"target {name}, seed {seed}: hangs for {_PATIENCE} s\n{hung.stderr!r}") from None
+    finally:
+        shutil.rmtree(work)
     assert ended.returncode == 0, f"target {name}, seed {seed}: {ended.returncode}\n{said}\n{found}"
 
 
