@@ -6,6 +6,7 @@ killed, which is a broken promise: nothing may hang.
 
 from __future__ import annotations
 
+import ctypes
 import faulthandler
 import os
 import pickle
@@ -30,6 +31,7 @@ CHILD_TAKES = 30
 """Seconds that a child of a trial may take."""
 TRIAL_TAKES = 120
 """Seconds that a trial may take."""
+_PDEATHSIG = 1  # PR_SET_PDEATHSIG of linux/prctl.h
 
 
 def in_child(work: Callable[..., T], *arguments: object) -> T:
@@ -79,7 +81,7 @@ def warm(work: str, preload: Path | None = None, *arguments: str) -> Callable[[I
         if preload is not None:
             environment["LD_PRELOAD"] = str(preload)
         process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "tests.trials.warm", work, *arguments],
+            [sys.executable, "-W", "error", "-m", "tests.trials.warm", str(os.getpid()), work, *arguments],
             cwd=ROOT,
             env=environment,
             stdin=subprocess.PIPE,
@@ -114,7 +116,15 @@ def _ask(process: subprocess.Popen[bytes], seed: int, folder: Path) -> Counter[s
     return found
 
 
-def _serve(name: str, *arguments: str) -> None:
+def _end_with(parent: int) -> None:
+    """Be killed when whoever started this process is gone: it is in a session of its own, where no one else ends it."""
+    ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _serve(parent: str, name: str, *arguments: str) -> None:
+    _end_with(int(parent))
     import gc
 
     import torch
