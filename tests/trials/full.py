@@ -28,7 +28,7 @@ from tests.trials.model import Act, Model
 from tests.trials.oracle import go_on, hold
 from tests.trials.recipe import Recipe
 from tests.trials.story import Story, small_batches
-from tests.trials.warm import in_child, warm
+from tests.trials.warm import fork, in_child, warm
 
 DISK = 24 * MIB
 COMMITS = 44
@@ -48,14 +48,31 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @cache
 def can_mount() -> bool:
-    """Whether this process may mount what only it and its children see; from now on it is in such a namespace."""
+    """Whether this process may mount what only it and its children see; from now on it is in such a namespace.
+
+    A child tries it first: where only the last step is refused, this process would be left in a namespace of no use.
+    """
+    child = fork()
+    if child == 0:
+        code = 1
+        try:
+            code = 0 if _own_mounts() else 1
+        finally:
+            os._exit(code)
+    return os.waitpid(child, 0)[1] == 0 and _own_mounts()
+
+
+def _own_mounts() -> bool:
     user, group = os.getuid(), os.getgid()
     if _libc.unshare(_NEWNS) != 0:
         if _libc.unshare(_NEWUSER | _NEWNS) != 0:
             return False
-        Path("/proc/self/setgroups").write_text("deny")
-        Path("/proc/self/uid_map").write_text(f"0 {user} 1")
-        Path("/proc/self/gid_map").write_text(f"0 {group} 1")
+        try:
+            Path("/proc/self/setgroups").write_text("deny")
+            Path("/proc/self/uid_map").write_text(f"0 {user} 1")
+            Path("/proc/self/gid_map").write_text(f"0 {group} 1")
+        except OSError:  # as where user namespaces are restricted: one may be had, and is good for nothing
+            return False
     return _libc.mount(b"none", b"/", None, _PRIVATE, None) == 0
 
 
