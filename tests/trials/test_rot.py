@@ -21,6 +21,21 @@ def test_six_hundred_damages_of_every_kind_are_told_or_hurt_nothing(tmp_path: Pa
     assert kinds <= found.keys()
 
 
+def test_these_damages_hit_every_kind_of_page_frame_and_file(tmp_path: Path) -> None:
+    found = tried(Recipe("strata", (), "", "", 0, warm("tests.trials.rot.recipes:strata")), range(24), tmp_path)
+    pages = {
+        f"{tree} leaf" for tree in ("free", "main", "meta", "ref", "reflog", "mark", "figures", "base", "dependant")
+    }
+    pages |= {
+        f"{tree} {kind}" for tree in ("chunk", "node", "tree") for kind in ("branch", "leaf", "value, first page")
+    }
+    files = {f"garbage in {name}" for name in ("mark", "gate", "examined")}
+    assert {"head", "unused", "bit", "cut", "commit leaf", *pages, *files} <= found.keys()
+    for kind in (1, 2, 3, 4):
+        for part in ("head", "payload"):
+            assert any(one.startswith(f"{part} of a frame of kind {kind} ") for one in found), f"{part} of {kind}"
+
+
 def test_bits_of_a_small_store_are_told_or_hurt_nothing(tmp_path: Path) -> None:
     found = tried(BY_NAME["every-bit"], range(1), tmp_path)
     assert found.total() == 150

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import random
+import re
 import shutil
 from collections import Counter
 from functools import cache
@@ -75,6 +76,25 @@ def _damages(seed: int, path: Path, made: Template, known: Map) -> Counter[str]:
         _tell(path, f"damage {number} of seed {seed}: {how}")
         outcomes[look(path, made.view)] += 1
     return outcomes
+
+
+def stratum(how: str) -> str:
+    """What sort of thing a damage was done to, of what `damage` says of it."""
+    return re.sub(r"^(bit|cut|pages).*", r"\1", how) if ", " not in how else how.partition(", ")[2]
+
+
+def strata(seed: int, folder: Path) -> Counter[str]:
+    """What the damages of a seed are done to, without a look at what comes of it."""
+    made, known = template_of(list(TEMPLATES)[seed % len(TEMPLATES)], folder)
+    path = folder / f"strata {seed}"
+    path.mkdir()
+    found: Counter[str] = Counter()
+    for number in range(_BATCH):
+        made.put(path)
+        how = damage(random.Random(f"{seed} {number}"), made, known, path)
+        found[stratum(how)] += 1
+    shutil.rmtree(path)
+    return found
 
 
 # -- every bit ---------------------------------------------------------------------------------------------------------
