@@ -29,6 +29,7 @@ def test_each_race_is_forced_and_nothing_is_lost(tmp_path) -> None:
         assert any("held, gc took chunks" in label for label in labels), f"never a race: {race}"
     for race in ("a hit on what gc deletes", "collected under a hit"):
         assert any("held, gc took chunks, hit" in label for label in came[race]), f"no hit: {race}"
+    assert any("base" in label.partition(": ")[2] for label in came["a base released under a save"])
 
 
 def test_a_copy_of_the_folder_made_by_cp_while_others_write_is_whole_or_refused(tmp_path) -> None:

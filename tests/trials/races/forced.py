@@ -43,7 +43,8 @@ def _base_released_under_a_save(rng: Random, known: Ledger) -> list[Part]:
     """The base is the save before, which is dead when another takes the branch back. Nothing else is like it."""
     saver = Part("main", tuple(("commit", number, rng.choice(["auto", "small"])) for number in _OF_A_LINE))
     rest: tuple[Move, ...] = (("prune", 1), ("expire",), ("gc",), ("prune", 1), ("gc",))
-    return [saver, Part("main", (("rollback", "HEAD~1"), *rest)) if rng.random() < 0.7 else Part("b", rest)]
+    back: tuple[Move, ...] = (("reopen",), ("rollback", "HEAD~1"))
+    return [saver, Part("main", (*back, *rest)) if rng.random() < 0.7 else Part("b", rest)]
 
 
 def _save_on_a_base_that_is_being_released(rng: Random, known: Ledger) -> list[Part]:
@@ -113,8 +114,9 @@ def game_of(seed: int, ledger: Callable[[int], Ledger], points: int | None = Non
     rng = Random(seed)
     name = race_of(seed)
     template = rng.randrange(COUNT)
+    parts = RACES[name](rng, ledger(template))
     point = FOR_EVER if points is None else int(rng.random() * points)
-    return Game(template, RACES[name](rng, ledger(template)), Held(0, point), f"{name} (seed {seed}, point {point})")
+    return Game(template, parts, Held(0, point), f"{name} (seed {seed}, point {point})")
 
 
 def play(at: Table, seed: int) -> str:
