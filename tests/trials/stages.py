@@ -25,6 +25,10 @@ WORKS: dict[str, tuple[tuple[str, ...], str]] = {
     "thin": (DELTAS, "thin"),
     "rollback": (DELTAS, "rollback"),
     "switch to new": (("commit none",), "switch to new"),
+    "branch": (("commit none",) * 2, "branch"),
+    "tag": (("commit none",) * 2, "tag"),
+    "delete": (("commit none", "switch to new", "switch main"), "delete"),
+    "expire": (("commit none",) * 2, "expire"),
     "backup": ((*DELTAS, "backup"), "backup"),
     "export": ((*DELTAS, "export"), "export"),
     "close": (("commit none",), "close"),
@@ -43,6 +47,8 @@ def act_for(model: Model, said: str) -> Act:
         return Act("switch", ref="main") if how == "main" else Act(said, ref="other")
     if name == "delete":
         return Act("delete branch", ref="other")
+    if name in ("branch", "tag"):
+        return Act(name, at=model.next - 2, ref="other")
     if name in ("rollback", "export"):
         return Act(name, at=model.next - 2)
     if name == "repack":
