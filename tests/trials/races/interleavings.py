@@ -23,6 +23,8 @@ from tests.trials.races.templates import COUNT, Ledger, copy, make
 from tests.trials.recipe import Recipe
 
 PLAYERS: Final = 4
+# Moves whose last word is a revision, mostly an id, that may be gone.
+_BY_ID: Final = frozenset({"load", "make", "tag", "rollback", "reinstate"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +136,18 @@ class Table:
         ledger = self.ledger(game.template)
         loaded: list[tuple[str, object]] = []
         uncertain: set[str] = set()
+        refused: set[str] = set()
         last: dict[str, dict[str, str]] = {}
+        alone = sole_writers({str(n): [(p.branch, move) for move in p.moves] for n, p in enumerate(game.parts)})
+        deleted = {move[1] for part in game.parts for move in part.moves if move[0] == "delete"}
         for number, part, move, outcome in game.done():
             if isinstance(outcome, tuple) and outcome[0] == "refused":
+                told = f"{number} was refused {move}: {outcome[1]}"
+                assert outcome[1] != "RefMovedError" or alone.get(part.branch) != str(number), f"{told}, by nobody"
+                if move[0] == "load" and outcome[1] == "UnknownRevisionError":
+                    assert move[1] not in {"main", "a", "b"} - deleted, f"{told}, though the ref was there"
+                if move[0] in _BY_ID and outcome[1] in ("PrunedCommitError", "UnknownRevisionError"):
+                    refused.add(str(move[-1]))
                 continue
             if move[0] == "commit":
                 ledger.states[str(outcome)] = move[1]
@@ -160,10 +171,9 @@ class Table:
         for oid, held in loaded:
             known = [ledger.states[oid]] if oid in ledger.states else ledger.maybe
             assert held in [state(one) for one in known], f"a reader saw commit {oid} with another state"
-        alone = sole_writers({str(n): [(p.branch, move) for move in p.moves] for n, p in enumerate(game.parts)})
         tips = {branch: last[who][branch] for branch, who in alone.items() if branch in last.get(who, {})}
         tips = {branch: tip for branch, tip in tips.items() if branch not in uncertain}
-        judge(path, ledger, tips)
+        judge(path, ledger, tips, refused)
 
 
 @contextmanager

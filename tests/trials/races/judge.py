@@ -17,14 +17,17 @@ from tests.trials.races.moves import load, state
 from tests.trials.races.templates import Ledger
 
 
-def judge(path: Path, ledger: Ledger, tips: dict[str, str]) -> None:
+def judge(path: Path, ledger: Ledger, tips: dict[str, str], refused: set[str]) -> None:
     """Raise unless nothing was lost.
 
-    tips: where a branch must be that only one process moved.
+    tips: where a branch must be that only one process moved. refused: revisions that somebody was told are gone; those
+    that are ids must be.
     """
     with History(open_store(path, create=False)) as history:
         reached = _reached(history)
         _check_kept(history, ledger, reached)
+        held = {oid.hex() for oid in reached} - ledger.released
+        assert ledger.is_any_released or not held & refused, f"refused, and there: {held & refused}"
         _check_refs(history, tips)
         report = history.fsck(read_data=True)
         assert report.ok, report.findings
