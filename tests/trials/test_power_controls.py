@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.trials.power import controls, exports, oracle
+from tests.trials.power import controls, exports, oracle, whole
 from tests.trials.power.disk import ALL, Obeyed
 from tests.trials.power.images import moments, recorded, said, write_found
 from tests.trials.power.log import Event, Said, SyncEnds, Write
@@ -125,3 +125,13 @@ def test_what_is_written_through_a_descriptor_that_syncs_is_lasting_and_what_is_
         points = sorted(made.acknowledged() * 4)
         assert made.broken(points, tmp_path / "lasting") == 0
         assert made.broken(points, tmp_path / "not", Obeyed(lasting_writes=False)) >= 0.1
+
+
+def test_a_prune_that_is_acknowledged_and_lost_is_found_out(tmp_path: Path) -> None:
+    with recording(tmp_path, controls.tell_lost_prune, oracle.check) as made:
+        assert made.broken(made.acknowledged()[-1:], tmp_path / "images") == 1
+
+
+def test_a_repository_that_acknowledges_before_it_syncs_is_found_out(tmp_path: Path) -> None:
+    with recording(tmp_path, controls.tell_whole_unsynced, whole.check) as made:
+        assert made.broken(sorted(made.acknowledged() * 2), tmp_path / "images") >= 0.1

@@ -10,7 +10,7 @@ import lmdb
 
 from casckpt.store.environment import Environment
 from casckpt.store.mark import Mark, move_mark
-from tests.trials.power import story
+from tests.trials.power import story, whole
 from tests.trials.power.story import Say
 
 
@@ -28,6 +28,27 @@ def tell_unsynced(folder: str, seed: int, say: Say) -> None:
     """A store that acknowledges what no sync has covered."""
     Environment.sync = lambda self: None  # type: ignore[method-assign]
     tell_commits(folder, seed, say)
+
+
+def tell_lost_prune(folder: str, seed: int, say: Say) -> None:
+    """A store that acknowledges a prune, and does nothing of it."""
+    story.small_batches()
+    told = story.Story(Path(folder), seed, say)
+    told.open()
+    for what in ("commit",) * 3:
+        told.act(what)
+    assert told.history is not None
+    dropped = [one.id for one in told.history.log()][1:]
+    told.say = lambda text: say(text.replace('"pruned": []', f'"pruned": {json.dumps(dropped)}'))
+    told.acknowledged()
+    told.say = say
+    told.close()
+
+
+def tell_whole_unsynced(folder: str, seed: int, say: Say) -> None:
+    """A repository whose acts acknowledge what no sync has covered."""
+    Environment.sync = lambda self: None  # type: ignore[method-assign]
+    whole.tell(folder, seed, 8, say)
 
 
 def tell_mark_first(folder: str, seed: int, say: Say) -> None:

@@ -81,6 +81,7 @@ def _check_history(
         else:
             raise AssertionError(f"the branch is at {tip}, and was acknowledged at {acknowledged['tip']}, in {doing}")
     pruned = {one.id for one in commits.values() if one.pruned}
+    assert set(acknowledged["pruned"]) & set(commits) <= pruned, f"a prune is lost, in {doing}"
     more = pruned - set(acknowledged["pruned"])
     if more:
         assert what == "prune", (more, doing)

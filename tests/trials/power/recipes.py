@@ -55,6 +55,7 @@ class Stories:
 
 STORE: Final = Stories("tests.trials.power.story:tell", "tests.trials.power.oracle:check", (2, 6, 12, 18))
 ANEW: Final = Stories("tests.trials.power.story:tell_anew", "tests.trials.power.oracle:check", (1, 3))
+WHOLE: Final = Stories("tests.trials.power.whole:tell", "tests.trials.power.whole:check", (12, 24))
 EXPORTS: Final = Stories("tests.trials.power.exports:tell", "tests.trials.power.exports:check", (8, 16))
 
 RECIPES = (
@@ -73,6 +74,14 @@ RECIPES = (
         unit="images",
         goal=5_000,
         trials=ANEW.trials,
+    ),
+    Recipe(
+        name="power-loss-whole",
+        promises=("P1", "P3", "P4"),
+        what="power fails at any moment of all that a repository does: commits in flight, branches, expiry, thinning",
+        unit="images",
+        goal=10_000,
+        trials=WHOLE.trials,
     ),
     Recipe(
         name="power-loss-exports",
