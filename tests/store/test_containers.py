@@ -19,6 +19,7 @@ from casckpt.store.lmdb_store import open_store
 from casckpt.store.protocol import Space
 from tests.processes import Program
 
+ALIKE = "less was tried: no process may be put into a name space of its own here"
 _ALONE = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child")
 
 WORKER = """
@@ -122,6 +123,8 @@ def test_the_second_container_with_a_number_is_refused_and_the_first_goes_on(sto
         assert held is not None and held.holder.startswith("process ")
         first.end()
     assert store.held_back() is None
+    if not can_be_alone():
+        pytest.skip(ALIKE)
 
 
 def test_a_reader_of_a_container_that_was_killed_is_cleared_from_outside(store) -> None:
@@ -157,6 +160,8 @@ def test_a_container_that_is_started_again_under_its_number_says_what_it_left(st
         again.end()
     assert store.held_back() is None
     assert churn(store, 50) <= 300_000 and churn(store, 50) == 0
+    if not can_be_alone():
+        pytest.skip(ALIKE)
 
 
 def test_maintenance_and_compact_know_each_other_across_containers(store) -> None:
