@@ -514,11 +514,11 @@ class Slow:
         self._real = repo.gc
         monkeypatch.setattr(repo, "gc", self)
 
-    def __call__(self, **more: Any) -> None:
+    def __call__(self, **more: Any) -> Any:
         self.calls += 1
         self.began.set()
         assert self.may_end.wait(PATIENCE)
-        self._real()
+        return self._real()
 
 
 def test_neither_steps_nor_commits_wait_for_upkeep_and_the_end_of_the_block_does(
