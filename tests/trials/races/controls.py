@@ -69,6 +69,6 @@ BREAKS: Final[dict[str, str]] = {
     "gc does not look again": _MISSING,
     "publishing does not look again": _MISSING,
     "the snapshot ends early": _MISSING,
-    "a ref moves to what was pruned": r"PrunedCommitError: commit \w+ was pruned|was stripped, though something led to it",
+    "a ref moves to what was pruned": r"PrunedCommitError: commit \w+ was pruned|was stripped, though something led",
     "a ref moves without a look": r"left a commit behind|went from where it was not|is not where its",
 }
