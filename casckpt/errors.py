@@ -24,6 +24,7 @@ CasckptError
 ├── LoaderError                 a data loader whose position cannot be known
 ├── CorruptObjectError          stored bytes that are not what their id or format says
 │   └── MissingObjectError          an object that should be there is not
+├── NoMemoryError               what is asked for is larger than the memory that can be had
 └── StoreError                  the store as a whole
     ├── StoreNotFoundError          there is none at that path
     ├── NotAStoreError              something else is at that path
@@ -248,6 +249,20 @@ class MissingObjectError(CorruptObjectError):
     """An object that something live refers to is not in the store."""
 
     kind = "missing-object"
+
+
+class NoMemoryError(CasckptError, MemoryError):
+    """What is asked for is larger than the memory that can be had; `needed` is how many bytes were to be taken at once.
+
+    Also a `MemoryError`, for programs that are prepared for that.
+    """
+
+    kind = "no-memory"
+    exit_code = 12
+
+    def __init__(self, problem: str, *, needed: int = 0, remedy: str = "") -> None:
+        super().__init__(problem, remedy=remedy)
+        self.needed = needed
 
 
 class StoreError(CasckptError):

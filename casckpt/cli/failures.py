@@ -16,7 +16,7 @@ import click
 
 from casckpt.cli.session import Session
 from casckpt.cli.units import printable
-from casckpt.errors import CasckptError
+from casckpt.errors import CasckptError, NoMemoryError
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
@@ -42,6 +42,9 @@ def run(command: click.Command, arguments: list[str]) -> int:
     except CasckptError as error:
         _debug()
         return _say(session, error.kind, str(error), error.exit_code)
+    except MemoryError:
+        _debug()
+        return _say(session, NoMemoryError.kind, "there is no memory left for it", NoMemoryError.exit_code)
     except Exception as error:
         _debug()
         name = type(error).__name__

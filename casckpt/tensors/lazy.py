@@ -35,7 +35,7 @@ from casckpt.tensors import huge_pages
 from casckpt.tensors.indexing import Box, Layout, View, boxes, choose, lay_out
 from casckpt.tensors.leaf import LeafError
 from casckpt.tensors.load import Region, fill, node_of
-from casckpt.tensors.memory import view_of
+from casckpt.tensors.memory import no_memory, view_of
 from casckpt.tensors.numpy_leaves import Array, dtype_of
 from casckpt.tensors.torch_leaves import DTYPES
 from casckpt.tensors.workers import each, thread_count
@@ -276,7 +276,7 @@ def _memory(length: int, path: str) -> torch.Tensor:
     try:
         return torch.empty(length, dtype=torch.uint8, device="cpu")
     except (RuntimeError, MemoryError) as error:
-        raise MemoryError(f"at {path}: no memory for {length} bytes") from error
+        raise no_memory(length, path) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
-from casckpt.errors import CorruptObjectError
+from casckpt.errors import CorruptObjectError, NoMemoryError
 from casckpt.objects.node import NodeRef
 from casckpt.objects.paths import children
 from casckpt.objects.values import ArrayRecord, BlobRecord, Map, Record, Storage, TensorRecord, Typed, Value
@@ -76,7 +76,7 @@ class Memory:
 
         Raises:
             CorruptObjectError: one alias names two storages, or the value is not expanded.
-            MemoryError: a storage is larger than the memory that can be had.
+            NoMemoryError: a storage is larger than the memory that can be had.
         """
         memory = cls(take, reuse)
         for path, record in records(value):
@@ -136,7 +136,16 @@ def _fresh(record: Record, length: int, path: str) -> tuple[Held, memoryview]:
         array = np.empty(length, np.uint8)
         return array, array.data
     except (RuntimeError, ValueError, MemoryError) as error:
-        raise MemoryError(f"at {path}: no memory for the {length} bytes stored") from error
+        raise no_memory(length, path) from error
+
+
+def no_memory(length: int, path: str) -> NoMemoryError:
+    """What is raised where there is none for so many bytes."""
+    return NoMemoryError(
+        f"at {path}: no memory for {length} bytes",
+        needed=length,
+        remedy='load a part, as load(paths="model.*"), or slices, by open_tensor()',
+    )
 
 
 def view_of(storage: torch.UntypedStorage, start: int = 0, length: int | None = None) -> memoryview:
@@ -145,14 +154,16 @@ def view_of(storage: torch.UntypedStorage, start: int = 0, length: int | None = 
     By their address: numpy() would leave the storage as one that can never be resized again.
 
     Raises:
-        MemoryError: it has none.
+        NoMemoryError: it has none.
     """
     length = storage.nbytes() - start if length is None else length
     if not length:
         return memoryview(bytearray())
     address = storage.data_ptr()
     if not address:
-        raise MemoryError("a storage without memory, as torch makes them under a FakeTensorMode")
+        raise NoMemoryError(
+            "a storage without memory, as torch makes them under a FakeTensorMode", remedy="load outside of it"
+        )
     held = (ctypes.c_ubyte * length).from_address(address + start)
     held.storage = storage  # type: ignore[attr-defined]
     return memoryview(held).cast("B")

@@ -48,6 +48,7 @@ class Repository(Committing):
             UnknownRevisionError, AmbiguousRevisionError, PrunedCommitError
             ReleasedPartError: a part that was asked for was released.
             CorruptObjectError, MissingObjectError
+            NoMemoryError: it is larger than the memory that can be had.
         """
         import torch
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from casckpt.errors import StateError, UnsupportedTypeError
+from casckpt.errors import NoMemoryError, StateError, UnsupportedTypeError
 from casckpt.objects.values import Map, TensorRecord
 from casckpt.store.memory import MemoryStore
 from casckpt.tensors.flatten import flatten
@@ -255,7 +255,7 @@ def test_nothing_is_loaded_into_tensors_without_memory() -> None:
     handle = repo.open_tensor("HEAD", "large")
     with FakeTensorMode():
         for read in (repo.load, lambda: repo.load(paths="small"), lambda: handle[3:5]):
-            with pytest.raises(MemoryError):
+            with pytest.raises(NoMemoryError):
                 read()
 
 

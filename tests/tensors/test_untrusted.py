@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from casckpt.errors import CorruptObjectError, NewerFormatError, UnsupportedTypeError
+from casckpt.errors import CorruptObjectError, NewerFormatError, NoMemoryError, UnsupportedTypeError
 from casckpt.objects.node import NodeRef
 from casckpt.objects.values import METADATA, ArrayRecord, BlobRecord, Map, TensorRecord, TreeRef, Typed, Value
 from casckpt.tensors.inflate import inflate, inflate_plain
@@ -168,7 +168,7 @@ def test_what_this_machine_has_not_is_told_as_such(monkeypatch: pytest.MonkeyPat
 
 def test_a_size_that_lies_is_an_error_before_anything_is_read() -> None:
     for record in (_tensor(storage=NodeRef(ID, 1 << 61)), _array(storage=NodeRef(ID, 1 << 61))):
-        with pytest.raises(MemoryError, match="at a: no memory"):
+        with pytest.raises(NoMemoryError, match="at a: no memory"):
             Memory.for_value(Map((("a", record),)))
 
 
@@ -243,6 +243,6 @@ def test_a_damaged_tree_gives_a_state_or_a_typed_error(state: object, data: st.D
         for target in memory.targets:
             target.out[:] = bytes(len(target.out))
         inflate(store.value(root), memory)
-    except (CorruptObjectError, NewerFormatError, UnsupportedTypeError, KeyError, MemoryError) as error:
+    except (CorruptObjectError, NewerFormatError, UnsupportedTypeError, KeyError, NoMemoryError) as error:
         # an id that leads nowhere is the dict's own KeyError
         assert not isinstance(error, KeyError) or isinstance(error.args[0], bytes)

@@ -1,24 +1,28 @@
-"""A plugin for pytest: whatever could run code out of data raises while the tests run. `-p tests.trials.no_code`.
+"""Whatever could run code out of data raises in all of the test run, where it is casckpt that comes to it.
 
-It is for tests that load, restore, import, export and check, none of which may ever unpickle. What Python, torch and
-the test run do for themselves is left alone: it is told by who calls.
+No load, restore, import, export or check may ever unpickle, or run what it made up. What Python, torch and the tests do
+for themselves is left alone: it is told by who calls.
 """
 
 from __future__ import annotations
 
 import _pickle
+import collections
 import marshal
 import pickle
 import sys
-from collections.abc import Callable
+import typing
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import CodeType, FrameType
+from typing import Any, Final
 
 import torch
 
-import casckpt
-
-_OURS = str(Path(casckpt.__file__).parent)
+# Not of the imported package: what is imported before coverage begins is not counted.
+_OURS: Final = str(Path(__file__).parents[2] / "casckpt") + "/"
+# These run what they make of names that they have checked (namedtuple), and the program's own annotations (msgspec's).
+_MAY: Final = (collections.__file__, typing.__file__)
 
 
 class RanCodeError(BaseException):
@@ -27,14 +31,22 @@ class RanCodeError(BaseException):
 
 def _below_ours() -> bool:
     """Whether a function of casckpt's is at work in this thread, above any test that it may have called back."""
-    frame = sys._getframe(2)
-    while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):  # an import of the program's own
-            return False
-        if frame.f_code.co_filename.startswith(_OURS):
+    for code in (frame.f_code for frame in _frames(sys._getframe(2))):
+        if code.co_filename in _MAY or _is_module(code):
+            return False  # the program's own code, on its way in
+        if code.co_filename.startswith(_OURS):
             return True
-        frame = frame.f_back  # type: ignore[assignment]
     return False
+
+
+def _is_module(code: CodeType) -> bool:
+    return code.co_name == "<module>" or code.co_filename.startswith("<frozen importlib")
+
+
+def _frames(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
 
 
 class _Unpickler(_pickle.Unpickler):
@@ -68,8 +80,8 @@ def _only_weights(load: Callable[..., Any]) -> Callable[..., Any]:
     return checked
 
 
-def pytest_configure() -> None:
-    """Patch all of it before any test is imported."""
+def forbid() -> None:
+    """Patch all of it, for as long as this process lives; before any test is imported."""
     for module in (pickle, _pickle):
         for name in ("load", "loads"):
             setattr(module, name, _not_by_us(getattr(module, name)))
@@ -83,7 +95,5 @@ def pytest_configure() -> None:
 
 def _watch(event: str, arguments: tuple[Any, ...]) -> None:
     """C calls these by other ways than their names: exec, eval, and pickle's own look for what a name stands for."""
-    if event == "pickle.find_class" and _below_ours():
-        raise RanCodeError(f"unpickling {arguments}")
-    if event in ("os.system", "os.exec", "os.posix_spawn") and _below_ours():
+    if event in ("exec", "pickle.find_class", "os.system", "os.exec", "os.posix_spawn") and _below_ours():
         raise RanCodeError(f"{event} {arguments}")

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Final
 
 import torch
 
-from casckpt.errors import ImportFormatError
+from casckpt.errors import ImportFormatError, NoMemoryError
 from casckpt.tensors.formats.torch_numpy import SAFE, reading_here, settled
 
 # torch's table of what is allowed is one for the whole process.
@@ -25,6 +25,7 @@ def read_torch(path: Path) -> Any:
 
     Raises:
         ImportFormatError: it is damaged, or holds what weights_only does not read.
+        NoMemoryError: it says that it holds more than there is memory for.
     """
     try:
         zipped = zipfile.is_zipfile(path)
@@ -36,8 +37,11 @@ def read_torch(path: Path) -> Any:
             return settled(load_weights_only(file, mapped=False), most, size)
     except ImportFormatError:
         raise
-    except MemoryError:
-        raise
+    except MemoryError as error:
+        raise NoMemoryError(
+            f"{path}: torch found no memory for what it says it holds",
+            remedy="look whether it is damaged; else read it on a machine with more memory",
+        ) from error
     except Exception as error:  # a pickle can be wrong in every way
         raise ImportFormatError(
             f"torch cannot read it with weights_only: {_first_sentence(error)}",

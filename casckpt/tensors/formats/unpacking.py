@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from casckpt.errors import CorruptObjectError, ImportFormatError, NewerFormatError
+from casckpt.errors import CorruptObjectError, ImportFormatError, NewerFormatError, NoMemoryError
 from casckpt.objects.node import NodeRef
 from casckpt.objects.tree import decode_tree
 from casckpt.objects.values import ArrayRecord, Record, TensorRecord
@@ -119,7 +119,7 @@ class _Span:
         try:
             made = np.zeros(self._length, np.uint8)
         except (ValueError, MemoryError) as error:
-            raise MemoryError(f"no memory for {self._length} bytes") from error
+            raise NoMemoryError(f"no memory for a storage of {self._length} bytes", needed=self._length) from error
         for layout, stored in parts:
             layout.scatter(stored.held, made)
         return made

@@ -259,16 +259,6 @@ TARGETS: Final[Sequence[Target]] = (
     Target("npy-head", _npy_heads, _with_npy_head, tokens=_PYTHON, files=True),
     Target("torch", lambda: _written()["torch"], _read(".pt"), files=True),
     Target("torch-members", lambda: _members("torch"), _read_zipped(".pt"), tokens=_OPCODES, parts=True, files=True),
-    Target(
-        "torch-legacy",
-        lambda: _written()["legacy"],
-        _read(".pt"),
-        tokens=_OPCODES,
-        allowed=(
-            CasckptError,
-            MemoryError,
-        ),  # of address space: torch takes it on the file's word, and fills none of it
-        files=True,
-    ),
+    Target("torch-legacy", lambda: _written()["legacy"], _read(".pt"), tokens=_OPCODES, files=True),
     Target("index", _indexes, _index, tokens=_NAMES, files=True),
 )

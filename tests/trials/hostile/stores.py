@@ -79,7 +79,7 @@ def _restore(repo: Repo) -> None:
 
 def _lazily(repo: Repo) -> None:
     for leaf in repo.ls("main")[:20]:
-        with suppress(CasckptError, MemoryError):
+        with suppress(CasckptError):
             repo.open_tensor("main", leaf.path)[:2]
 
 
@@ -136,7 +136,7 @@ def _call(name: str, names: list[str]) -> bool:
     with casckpt.open("store", create=False) as repo:
         try:
             CALLS[name](repo)
-        except (CasckptError, MemoryError):  # a storage that is larger than memory says so by the latter
+        except CasckptError:
             return True
         except Exception as error:
             raise AssertionError(f"{name}, of {names}") from error

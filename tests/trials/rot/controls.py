@@ -6,9 +6,12 @@ import random
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from casckpt.errors import CasckptError
+from casckpt.history.fsck.check import fsck
+from casckpt.history.fsck.findings import NOTHING
 from casckpt.history.fsck.report import FsckReport
 from casckpt.objects.ids import IdScheme, id_scheme
 from casckpt.store.lmdb_store import open_store
@@ -72,6 +75,17 @@ def _without_findings(seed: int, path: Path, made: Template, known: Map) -> None
         _look_often(seed, path, made, known)
 
 
+def _without_names(seed: int, path: Path, made: Template, known: Map) -> None:
+    """fsck tells of what is wrong, and not of what is hurt by it."""
+
+    def nameless(*what: Any, **more: Any) -> FsckReport:
+        report = fsck(*what, **more)
+        return replace(report, findings=tuple(replace(found, hurt=NOTHING) for found in report.findings))
+
+    with mock.patch("tests.trials.rot.look.fsck", nameless):
+        _look_often(seed, path, made, known)
+
+
 def _look_often(seed: int, path: Path, made: Template, known: Map) -> None:
     for number in range(_DAMAGES):
         made.put(path)
@@ -95,6 +109,7 @@ def _without_examination(seed: int, path: Path, made: Template, known: Map) -> N
 CONTROLS = {
     "ids": (_without_ids, "mixed"),
     "findings": (_without_findings, "mixed"),
+    "names": (_without_names, "mixed"),
     "examination": (_without_examination, "deep"),
 }
-SAID = ("is another", "fsck is content", "fsck says nothing", "was not refused")
+SAID = ("is another", "fsck is content", "fsck says nothing", "was not refused", "not named by")

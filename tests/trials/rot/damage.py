@@ -77,6 +77,14 @@ def damage(chance: random.Random, template: Template, known: Map, path: Path) ->
     return how
 
 
+def cut(chance: random.Random, template: Template, known: Map, path: Path) -> str:
+    """As `damage`, but always by the end of the file."""
+    data = bytearray(template.files["data.mdb"])
+    how = _cut(chance, template, known, data)
+    (path / "data.mdb").write_bytes(data)
+    return how
+
+
 def flip(data: bytearray, bit: int) -> None:
     data[bit // 8] ^= 1 << bit % 8
 

@@ -6,13 +6,15 @@ from pathlib import Path
 
 from casckpt.errors import CasckptError
 from casckpt.history.fsck.check import fsck
-from casckpt.history.fsck.report import unopened
+from casckpt.history.fsck.report import FsckReport, unopened
 from casckpt.history.maintained import Maintained
 from casckpt.history.repository import History
 from casckpt.store.lmdb_store import LmdbStore, open_store
 from tests.history.world import commit, load
 from tests.trials.rot.view import View, log_of, refs_of, state_of
 
+# Stands among the commits for all of history.
+_LOG = "log"
 NEW = {"model": {"w": bytes(range(256)) * 40}, "optimizer": {"m": b"new" * 700}}
 
 
@@ -45,6 +47,8 @@ def _look_into(store: LmdbStore, view: View, at_rest: bool) -> str:
         hurt = _loads(store, view)
         if hurt:
             assert not report.ok, f"fsck is content, and {hurt}"
+            unnamed = hurt.keys() - _named(report, view)
+            assert not unnamed, f"{ {name: hurt[name] for name in unnamed} } are hurt, and not named by {report.findings}"
             return "told by fsck, and hurts"
         if not report.ok:
             return "told by fsck, and hurts no state"
@@ -55,6 +59,20 @@ def _look_into(store: LmdbStore, view: View, at_rest: bool) -> str:
             renamed = at_rest and _is_renamed(history, view)
             _go_on(history, view)
         return "a ref has another name" if renamed else "hurts nothing"
+
+
+def _named(report: FsckReport, view: View) -> set[str]:
+    """What errors that were found speak of: commits; all that there is where pages or records of history are damaged,
+    or more commits are hurt than are named."""
+    named: set[str] = set()
+    for found in report.findings:
+        if found.severity == "error":
+            named |= {one.id for one in found.hurt.commits}
+            if found.object in view.states:  # a commit, which history leads through
+                named |= {_LOG, found.object}
+            if not found.object or found.hurt.more_commits:
+                named |= {_LOG, *view.states}
+    return named
 
 
 def _is_renamed(history: History, view: View) -> bool:
@@ -70,22 +88,22 @@ def _is_renamed(history: History, view: View) -> bool:
     return refs != view.refs
 
 
-def _loads(store: LmdbStore, view: View) -> str:
-    """Load all that there was; returns what cannot be had."""
-    hurt = ""
+def _loads(store: LmdbStore, view: View) -> dict[str, CasckptError]:
+    """Load all that there was; returns the commits that cannot be loaded, and _LOG where that cannot be had."""
+    hurt: dict[str, CasckptError] = {}
     try:
         history = History(store)
     except CasckptError as error:
-        return f"no history: {error!r}"
+        return {_LOG: error}
     try:
         list(history.log(None)), history.refs(), history.reflog()
     except CasckptError as error:
-        hurt = f"no log: {error!r}"
+        hurt[_LOG] = error
     for oid, expected in view.states.items():
         try:
             found = state_of(history, oid)
         except CasckptError as error:
-            hurt = f"commit {oid} cannot be loaded: {error!r}"
+            hurt[oid] = error
             continue
         assert found in expected, f"commit {oid} is another"
     return hurt

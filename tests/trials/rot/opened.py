@@ -13,6 +13,7 @@ import select
 import shutil
 import signal
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +21,7 @@ from casckpt.errors import CasckptError
 from casckpt.history.repository import History
 from casckpt.store.lmdb_store import open_store
 from tests.history.world import commit
-from tests.trials.rot.damage import Map, damage
+from tests.trials.rot.damage import Map, cut, damage
 from tests.trials.rot.look import NEW, look
 from tests.trials.rot.recipes import template_of
 from tests.trials.rot.stores import TEMPLATES, Template
@@ -40,18 +41,20 @@ def trial(seed: int, folder: Path) -> Counter[str]:
     path.mkdir()
     try:
         made.put(path)
-        how, outcome = _under_open(chance, path, made, known)
-        after = in_child(look, path, made.view, False)
+        outcome, made_then = _under_open(chance, path, made, known)
+        view = replace(made.view, states={**made.view.states, **made_then})
+        after = in_child(look, path, view, False)
     except AssertionError as error:
         raise AssertionError(f"seed {seed}: {error}") from None
     finally:
         shutil.rmtree(path)
-    assert how
     return Counter({f"while open: {outcome}; then {after}": 1})
 
 
-def _under_open(chance: random.Random, path: Path, made: Template, known: Map) -> tuple[str, str]:
-    """Returns the damage, and what became of the process."""
+def _under_open(
+    chance: random.Random, path: Path, made: Template, known: Map
+) -> tuple[str, dict[str, tuple[str, ...]]]:
+    """Returns what became of the process, and the commit that it was told is made, if any, with what it must show."""
     writes = chance.randrange(3) == 0
     reads_first = bool(chance.randrange(2))
     ours, theirs = os.pipe(), os.pipe()
@@ -72,18 +75,20 @@ def _under_open(chance: random.Random, path: Path, made: Template, known: Map) -
     code = os.waitstatus_to_exitcode(status)
     if code < 0:
         assert signal.Signals(-code) in _DEATHS, f"{how}: who had it open ended with {code}"
-        return how, "it is killed"
+        return "it is killed", {}
     assert code == 0 and not said.startswith(b"BROKEN"), f"{how}: who had it open: {said.decode()}"
-    return how, said.decode().strip()
+    outcome, *commit = said.decode().strip().split("|")
+    return outcome, {commit[0]: (commit[1],)} if commit else {}
 
 
 def _damage_in_place(chance: random.Random, path: Path, made: Template, known: Map) -> str:
-    """As `damage`, to the file that is mapped, not to another in its place."""
+    """As `damage`, or cut short, to the file that is mapped, not to another in its place."""
+    hurts = cut if chance.randrange(4) == 0 else damage
     aside = path.parent / f"{path.name} damaged"
     aside.mkdir()
     try:
         made.put(aside)
-        how = damage(chance, made, known, aside)
+        how = hurts(chance, made, known, aside)
         _rewrite(path / "data.mdb", made.files["data.mdb"], (aside / "data.mdb").read_bytes())
     finally:
         shutil.rmtree(aside)
@@ -103,7 +108,7 @@ def _rewrite(data: Path, whole: bytes, damaged: bytes) -> None:
 
 def _have_open(path: Path, view: View, reads_first: bool, writes: bool, say: int, hear: int) -> None:
     """The process that has it open; it never returns."""
-    said = "BROKEN: it came to nothing"
+    said, acknowledged = "BROKEN: it came to nothing", ""
     try:
         signal.alarm(_TAKES)
         with contextlib.suppress(CasckptError), History(open_store(path, create=False)) as history:
@@ -115,14 +120,15 @@ def _have_open(path: Path, view: View, reads_first: bool, writes: bool, say: int
             try:
                 said = "nothing shows" if _read(history, view) else "it is told"
                 if writes:
-                    commit(history, NEW)
+                    made = commit(history, NEW).id
+                    acknowledged = f"|{made}|{state_of(history, made)}"
                     history.gc()
             except CasckptError:
                 said = "it is told"
     except BaseException as error:
         said = f"BROKEN: {error!r}"
     with contextlib.suppress(OSError):
-        os.write(say, f"{said}\n"[:4000].encode())
+        os.write(say, f"{said[:4000]}{acknowledged}\n".encode())
     os._exit(0)
 
 
