@@ -56,6 +56,8 @@ A folder, because LMDB notes in a file whether it has a name of its own, which t
 # The same for the first data file of a store: of a name of its own, since what compact left may be the only copy.
 _CREATING: Final = "creating"
 _OURS: Final = frozenset({_DATA, LOCK, "gate", "openers", "mark", "maintenance", _CREATING, NAME})
+# What a command that was killed leaves where it was to make a store, by the command: given again, it clears that away.
+_UNFINISHED: Final = {"salvaging": "salvage", "salvaging.lock": "salvage", "data.mdb.partial": "backup"}
 _ACCEPT: Final = (
     "restore it from a backup, or go on with what is there: open it with accept_loss=True, or run "
     "`casckpt fsck --accept-loss`"
@@ -285,6 +287,11 @@ def _check_place(path: Path, wanted: Wanted) -> None:
     if _DATA in names:
         if "gate" not in names and look_into(path / _DATA).format is None:
             raise NotAStoreError(f"its {_DATA} was not written by casckpt", store=store, remedy="give another path")
+    elif unfinished := names & _UNFINISHED.keys():
+        what = _UNFINISHED[min(unfinished)]
+        raise NotAStoreError(
+            f"a {what} to this folder has not come to its end", store=store, remedy="give it again: it begins anew"
+        )
     elif names and ("gate" not in names or names - _OURS):
         raise NotAStoreError("this folder holds other things", store=store, remedy="give an empty one, or a new one")
     elif not wanted.create:

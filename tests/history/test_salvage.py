@@ -329,7 +329,7 @@ def test_a_salvage_that_is_killed_leaves_no_store_or_a_whole_one(
     if module == "place":  # it has its name
         assert states(tmp_path / "new") == before
         return
-    with pytest.raises(NotAStoreError):
+    with pytest.raises(NotAStoreError, match="a salvage to this folder has not come to its end; give it again"):
         open_store(tmp_path / "new")
     assert casckpt.salvage(store, tmp_path / "new").complete
     assert states(tmp_path / "new") == before
