@@ -29,10 +29,11 @@ from casckpt.errors import (
 )
 from casckpt.store.environment import Environment
 from tests.native import SHORT, build
+from tests.native.faults import Faults
 from tests.trials.model import Act, Model
 from tests.trials.oracle import go_on, hold
 from tests.trials.recipe import Recipe
-from tests.trials.stages import WORKS, Faults, stage
+from tests.trials.stages import WORKS, stage
 from tests.trials.story import Story, settings, small_batches
 from tests.trials.warm import in_child, warm
 

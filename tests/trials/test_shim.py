@@ -17,7 +17,7 @@ from tests.processes import ROOT
 PROGRAM = """
 import os, sys
 from pathlib import Path
-from tests.trials.stages import Faults
+from tests.native.faults import Faults
 
 place, what = Path(sys.argv[1]), int(sys.argv[2])
 (place / "there").mkdir()

@@ -10,10 +10,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.native import AFTER, BEFORE, build
+from tests.native.faults import Faults
 from tests.trials.kill import checked
 from tests.trials.model import Act, Model
 from tests.trials.recipe import Recipe
-from tests.trials.stages import WORKS, Faults, stage
+from tests.trials.stages import WORKS, stage
 from tests.trials.story import Story, small_batches
 from tests.trials.warm import fork, in_child, warm
 
