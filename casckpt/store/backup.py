@@ -43,7 +43,7 @@ def backup(environment: Environment, handle: Handle, destination: Path, progress
     """Copy the store; `protocol.Store.backup` says what is raised."""
     began = time.monotonic()
     place = destination.expanduser().resolve()
-    environment.check_no_own()
+    environment.gate.check_no_own()
     length = aside(lambda held: _backup(environment, handle, place, held), progress)
     return BackupReport(path=str(place), bytes=length, seconds=time.monotonic() - began)
 

@@ -22,11 +22,12 @@ from casckpt.errors import CorruptObjectError, StoreBusyError, StoreError, Store
 from casckpt.limits import MIB, WRITE_BATCH
 from casckpt.store import filesystem, openers
 from casckpt.store.aside import Aside, aside
-from casckpt.store.environment import KEPT_FREE, Environment
+from casckpt.store.environment import Environment
 from casckpt.store.format import COUNTER_KEY
 from casckpt.store.locks import FileLock
 from casckpt.store.opening import COMPACTING, check_current, clear_compacting, exchange
 from casckpt.store.protocol import CompactReport, Progress, Space, StoreSize
+from casckpt.store.room import KEPT_FREE
 from casckpt.store.transaction import Handle
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def compact(
 ) -> CompactReport:
     """Rewrite the file; `protocol.Store.compact` says what is raised."""
     began = time.monotonic()
-    environment.check_no_own()
+    environment.gate.check_no_own()
     before, after, reserve = aside(lambda held: _compact(environment, handle, maintenance, held), progress)
     return CompactReport(
         dry_run=False, before=before, after=after, reserve=reserve, holders=(), seconds=time.monotonic() - began
@@ -77,13 +78,13 @@ def _compact(
     """Returns the bytes that the disk held for the file, holds now, and of these the reserve."""
     path = environment.path
     data = path / "data.mdb"
-    held.wake_by(environment.wake)
+    held.wake_by(environment.gate.wake)
     with filesystem.system_errors(path, "it cannot be compacted"), maintenance():
         _refuse(environment, _others(environment, openers.live(path)))  # before anybody is made to wait
         held.report("waiting for what is under way", 0, 0)
         # The gate comes last: others may open the store as long as this process is not done with what is under way,
         # and what is under way may itself wait for a process that opens it.
-        with environment.alone(handle, held.go_on) as mine, FileLock(path / "gate"):
+        with environment.gate.alone(handle, environment.check, held.go_on) as mine, FileLock(path / "gate"):
             _refuse(environment, _others(environment, openers.tidy(path)))
             _check_file(environment)
             copy, before = path / COMPACTING / data.name, filesystem.disk_bytes(data)

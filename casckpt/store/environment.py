@@ -1,4 +1,4 @@
-"""One LMDB environment of this process, and the gate that every one of its transactions passes.
+"""One LMDB environment of this process: its transactions, its failure, its file and its end, all behind its gate.
 
 What it keeps (DESIGN 2), each with what happens otherwise:
 - A write transaction begins, is used and ends on one thread. Ended on another, the writer lock sticks for ever.
@@ -6,8 +6,6 @@ What it keeps (DESIGN 2), each with what happens otherwise:
 - A durable change is on the disk before the mark moves, and the mark moves before it is acknowledged.
 - After a failed write or sync nothing is tried again: what the kernel wrote back is not known, and a second fsync lies.
 - In a forked child nothing of it is touched, not even to free it. Ending a transaction there clears the parent's slot.
-- Its file is exchanged only by who has it alone (I6): none is under way, and new ones wait. Whoever has one may begin
-  what he needs to end it, or he and the exchange would wait for each other for ever.
 """
 
 from __future__ import annotations
@@ -15,9 +13,9 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import lmdb
 
@@ -27,30 +25,20 @@ from casckpt.errors import (
     StoreClosedError,
     StoreError,
     StoreFailedError,
-    StoreFullError,
 )
-from casckpt.limits import MIB
-from casckpt.store import filesystem, openers
+from casckpt.store import openers
 from casckpt.store.examined import Watch, note_good
 from casckpt.store.format import COUNTER_KEY
+from casckpt.store.gate import Gate
 from casckpt.store.locks import FileLock
 from casckpt.store.mark import Mark, move_mark
 from casckpt.store.openers import unregister
 from casckpt.store.protocol import Space, StoreFormat
+from casckpt.store.room import Reserve, check_room, want_of_room
 from casckpt.store.transaction import Handle, Transaction, give_up, keep
 
 if TYPE_CHECKING:
     from lmdb import _Database
-
-# Pages that a commit copies beside what it is given: the path to each changed leaf of each tree, and LMDB's free list.
-_BESIDE: Final = MIB
-
-# Room on the disk behind the last page, taken while there is some: LMDB copies what it changes, so that on a disk
-# without a byte free not even a deletion could be committed. This much is there after a commit; it is taken in steps.
-_RESERVE: Final = 2 * MIB
-_RESERVE_STEP: Final = 2 * MIB
-KEPT_FREE: Final = _RESERVE + _RESERVE_STEP
-"""Bytes of the disk that a store holds beyond its last page, at most."""
 
 # Every environment with an open LMDB handle, for the child of a fork to find.
 _open: set[Environment] = set()
@@ -73,20 +61,15 @@ class Environment:
         self.databases = databases
         self.handles: set[Handle] = set()
         self.page_size = raw.stat()["psize"]
+        self.gate = Gate(str(path))
         self._raw = raw
         self._opener = opener
         self._watch = watch
-        # Re-entrant, because a reader that was dropped unclosed ends itself wherever the garbage collector runs.
-        # Entered itself, not by the condition, whose own entering is Python: an interrupt there would keep it for ever.
-        self._lock = threading.RLock()
-        self._gate = threading.Condition(self._lock)
-        self._live: set[Transaction] = set()
-        self._alone: Transaction | None = None  # of whoever has, or waits to have, the environment alone
+        self._reserve = Reserve(path / "data.mdb")
         # Re-entrant only so that it knows its holder: `_end_write` gives it back where an interrupt may have come.
         self._write_lock = threading.RLock()
         self._writing_thread: int | None = None
         self._failure = ""
-        self._reserved = 0
         self._is_leaving = False
         self.is_shut = False
         self.forked = False
@@ -136,28 +119,13 @@ class Environment:
         The caller has hold of it before it begins, to end it where an interrupt comes on the way back.
         """
         try:
-            with self._lock:
-                self._wait_for_turn(transaction.handle, write=False)
+            with self.gate.lock:
+                self.gate.wait_for_turn(transaction.handle, self.check, write=False)
                 transaction.raw = self._begin_read()
-                self._live.add(transaction)
+                self.gate.live.add(transaction)
         except BaseException:
             self.end_read(transaction)
             raise
-
-    def _wait_for_turn(self, handle: Handle, *, write: bool) -> None:
-        """Call under the gate: returns once a transaction may begin, or raises as `check` does."""
-        self.check(handle)
-        if self._alone is not None:
-            self._gate.wait_for(lambda: self._alone is None or self._is_under_way(handle, write))
-            self.check(handle)
-
-    def _is_under_way(self, handle: Handle, write: bool) -> bool:
-        """Whether a transaction may be needed to end one that has begun, such as the writes of a save (I1)."""
-        thread = threading.get_ident()
-        return any(
-            one is not self._alone and (one.thread == thread or (write and one.handle is handle))
-            for one in self._live.copy()
-        )
 
     def _begin_read(self) -> lmdb.Transaction[memoryview]:
         try:
@@ -179,8 +147,8 @@ class Environment:
         handle = transaction.handle
         transaction.writes = True
         try:
-            with self._lock:
-                self._wait_for_turn(handle, write=True)
+            with self.gate.lock:
+                self.gate.wait_for_turn(handle, self.check, write=True)
                 if self._writing_thread == transaction.thread:
                     raise StoreBusyError(
                         "this thread is inside a write transaction of it already",
@@ -188,7 +156,7 @@ class Environment:
                         holders=("this thread",),
                         remedy="use the writer that is there, or end it first",
                     )
-                self._live.add(transaction)  # before the wait, so that a close waits for it too
+                self.gate.live.add(transaction)  # before the wait, so that a close waits for it too
             self._write_lock.acquire()
             self._writing_thread = transaction.thread
             self.check(handle)
@@ -207,25 +175,25 @@ class Environment:
 
     def end_read(self, transaction: Transaction) -> None:
         """End a snapshot. Twice is once; in a forked child it touches nothing."""
-        with self._lock:
+        with self.gate.lock:
             transaction.cursors.clear()
             if transaction.raw is not None:
                 transaction.raw.abort()
                 transaction.raw = None
-            self._forget(transaction)
+            self.gate.let_out(transaction)
 
     def end_write(self, transaction: Transaction) -> None:
         """End a write transaction, and undo what it did and did not commit. Twice is once.
 
         So whoever calls it may be interrupted anywhere in it, and call it again.
         """
-        if transaction in self._live:  # else the lock may be another's by now
+        if transaction in self.gate.live:  # else the lock may be another's by now
             self.check_thread(transaction)
             if transaction.raw is not None:
                 with contextlib.suppress(lmdb.Error):  # interrupted after it was committed
                     self._watch.after(transaction.raw.id() - 1)  # what did not fit in memory was written
             self._end_write(transaction)
-            self._forget(transaction)
+            self.gate.let_out(transaction)
 
     def commit(self, transaction: Transaction, *, durable: bool) -> None:
         """Publish what a write transaction did; if durable, it is on the disk, and the mark moved, on return.
@@ -246,7 +214,7 @@ class Environment:
                 transaction.raw.commit()
             except lmdb.Error as error:
                 self._fail("a commit failed", error)
-            self._reserve()
+            self._reserve.keep(self.end)
             self._watch.after(number)
             self._end_write(transaction)
             if durable:
@@ -258,18 +226,11 @@ class Environment:
         """Bump the counter of changes, which the mark is held against."""
         assert transaction.raw is not None
         meta = self.databases[Space.META]
-        held = transaction.raw.get(COUNTER_KEY, db=meta)
-        counter = 1 + (0 if held is None else int.from_bytes(held, "big"))
         with self.writing(transaction):
+            held = transaction.raw.get(COUNTER_KEY, db=meta)
+            counter = 1 + (0 if held is None else int.from_bytes(held, "big"))
             transaction.raw.put(COUNTER_KEY, counter.to_bytes(8, "big"), db=meta)
         return counter
-
-    def _reserve(self) -> None:
-        end = self.end + _RESERVE
-        if end > self._reserved:
-            self._reserved = end + _RESERVE_STEP
-            with contextlib.suppress(OSError):  # the change is made, and may have eaten what there was
-                filesystem.reserve(self.path / "data.mdb", self._reserved)
 
     def _acknowledge(self, counter: int) -> None:
         try:
@@ -305,11 +266,6 @@ class Environment:
         with contextlib.suppress(RuntimeError):  # not held: given back already, or never had
             self._write_lock.release()
 
-    def _forget(self, transaction: Transaction) -> None:
-        with self._lock:
-            self._gate.notify_all()  # first: whoever is not there any more is not ended again after an interrupt
-            self._live.discard(transaction)
-
     # -- room and failure ----------------------------------------------------------------------------------------------
 
     def check_room(self, transaction: Transaction, room: int) -> None:
@@ -318,20 +274,11 @@ class Environment:
         Raises:
             StoreFullError: with what is needed and what there is.
         """
-        available = filesystem.free_bytes(self.path)
-        needed = room + room // 32 + _BESIDE
-        if needed <= available:
-            return
+        check_room(self.path, room, lambda: self._free_bytes(transaction))
+
+    def _free_bytes(self, transaction: Transaction) -> int:
         used, total = self.pages(transaction)
-        needed -= (total - used) * self.page_size
-        if needed > available:
-            raise StoreFullError(
-                f"the disk has no room: {needed} bytes are needed, {available} are free",
-                store=str(self.path),
-                needed=needed,
-                available=available,
-                remedy="free some room, or prune and gc, which work on a full disk",
-            )
+        return (total - used) * self.page_size
 
     def pages(self, transaction: Transaction) -> tuple[int, int]:
         """How many pages hold something, and how many there are."""
@@ -352,72 +299,10 @@ class Environment:
 
     def _fail(self, doing: str, error: lmdb.Error) -> NoReturn:
         """Give up the environment, and say why."""
-        code = getattr(error, "code", 0)
-        available = filesystem.free_bytes(self.path)
-        self._failure = f"{doing}: {error}"
-        if isinstance(error, lmdb.MapFullError) or code in filesystem.FULL or available < _BESIDE:
-            raise StoreFullError(
-                f"{doing}, because there is no room: {error}",
-                store=str(self.path),
-                needed=_BESIDE,
-                available=available,
-                remedy="open the store again; prune and gc work on a full disk",
-            ) from error
-        raise self.failed_error() from error
-
-    def snapshots(self) -> set[int]:
-        """LMDB's numbers of the transactions that readers of this process look at."""
-        with self._lock:
-            return {one.raw.id() for one in self._live if one.raw is not None and not one.writes}
+        self._failure = f"{doing}: {error}"  # first, whatever may go wrong now: nothing is tried again
+        raise want_of_room(self.path, doing, error) or self.failed_error() from error
 
     # -- exchanging the file -------------------------------------------------------------------------------------------
-
-    def check_no_own(self) -> None:
-        """Raise if this thread has a transaction under way, which it would wait for in vain if it wanted to be alone.
-
-        Raises:
-            StoreBusyError
-        """
-        with self._lock:
-            thread = threading.get_ident()
-            if any(one.thread == thread for one in self._live.copy()):
-                raise StoreBusyError(
-                    "this thread has a transaction on it under way",
-                    store=str(self.path),
-                    holders=("this thread",),
-                    remedy="end it first",
-                )
-
-    @contextlib.contextmanager
-    def alone(self, handle: Handle, go_on: Callable[[], None]) -> Iterator[Transaction]:
-        """Once no transaction is under way, and while none begins; those who come meanwhile wait.
-
-        go_on: asked when a transaction ends, and by `wake`: ends the wait by raising. Gives what a transaction that is
-            begun past the gate must be put into, for a forked child to find.
-        """
-        mine = Transaction(handle)
-        with self._lock:
-            self.check(handle)
-            if self._alone is not None:
-                raise StoreBusyError("its file is being exchanged", store=str(self.path), holders=("this process",))
-            self._alone = mine
-            self._live.add(mine)  # a close of the handle waits for it, and nobody shuts the environment
-        try:
-            with self._lock:
-                while len(self._live) > 1:
-                    go_on()
-                    self._gate.wait()
-                self.check(handle)
-            yield mine
-        finally:
-            with self._lock:
-                self._alone = None
-                self._forget(mine)
-
-    def wake(self) -> None:
-        """Let whoever waits at the gate look again."""
-        with self._lock:
-            self._gate.notify_all()
 
     def let_go(self) -> None:
         """Close the file, for whoever has the environment alone: `take_up` or `abandon_file` must follow."""
@@ -429,9 +314,9 @@ class Environment:
         old, self._raw = self._raw, raw
         self.databases.update(databases)  # the same mapping, which writers that wait to begin have hold of
         self.page_size = raw.stat()["psize"]
-        self._reserved = 0
+        self._reserve = Reserve(self.path / "data.mdb")
         give_up(old)
-        self._reserve()
+        self._reserve.keep(self.end)
         self._watch.after(raw.info()["last_txnid"])
 
     def abandon_file(self, why: str) -> StoreFailedError:
@@ -463,19 +348,9 @@ class Environment:
         Raises:
             StoreBusyError: this very thread began one that has not ended, so the wait would be for ever.
         """
-        with self._lock:
-            if self.forked:
-                return
-            thread = threading.get_ident()
-            if any(one.handle is handle and one.thread == thread for one in self._live.copy()):
-                raise StoreBusyError(
-                    "a transaction that this thread began has not ended",
-                    store=str(self.path),
-                    holders=("this thread",),
-                    remedy="end it, then close the store",
-                )
-            handle.closed = True
-            self._gate.wait_for(lambda: not any(one.handle is handle for one in self._live.copy()))
+        with self.gate.lock:
+            if not self.forked:
+                self.gate.close_to(handle)
 
     def shut(self) -> bool:
         """Give the environment back to LMDB, and say whether: not while a transaction is left. Twice is once, also
@@ -484,8 +359,8 @@ class Environment:
         Only once no new one can begin, because the environment has failed or every handle on it is closed. It is asked
         and done under the gate: a reader that was let in before it failed may not have its transaction yet.
         """
-        with self._lock:
-            if self._live:
+        with self.gate.lock:
+            if self.gate.live:
                 return False
             try:
                 if not self._is_leaving:
@@ -518,17 +393,8 @@ class Environment:
     def _abandon(self) -> None:  # pragma: no cover - runs in forked children, which report nothing
         """In a forked child: touch nothing, free nothing, and let no lock of the parent's threads bind us."""
         self.forked = True
-        self._alone = None
-        self._lock = threading.RLock()
-        self._gate = threading.Condition(self._lock)
         self._write_lock = threading.RLock()
-        for transaction in self._live:
-            if transaction.raw is not None:
-                keep(transaction.raw)
-            for cursor in transaction.cursors:
-                keep(cursor)
-            transaction.raw = None
-        self._live.clear()
+        self.gate.abandon()
 
 
 def _after_fork_in_child() -> None:  # pragma: no cover - runs in forked children, which report nothing

@@ -395,7 +395,7 @@ class LmdbStore:
         from casckpt.store.readers import held_back  # here, since few need it
 
         with self.read() as reader:
-            mine = self._environment.snapshots()
+            mine = self._environment.gate.snapshots()
             return held_back(Path(self.path), self._environment.raw, reader._raw().id(), mine)
 
     def check_pages(self, *, values: bool) -> Pages:

@@ -73,12 +73,12 @@ def gate(path: Path) -> None:
             with contextlib.suppress(KeyboardInterrupt):
                 interrupt_in(1e-5 + number % 100 * 4e-6)
                 while True:
-                    environment.wake()
+                    environment.gate.wake()
 
         def free() -> bool:
-            taken = environment._lock.acquire(timeout=10)
+            taken = environment.gate.lock.acquire(timeout=10)
             if taken:
-                environment._lock.release()
+                environment.gate.lock.release()
             return taken
 
         assert in_thread(free)
@@ -98,7 +98,7 @@ def backup(path: Path) -> None:
                 interrupt_in(0)
             except KeyboardInterrupt:
                 came += 1
-            while history.store._environment._live:
+            while history.store._environment.gate.live:
                 time.sleep(0.001)
             while any(thread.name.startswith("casckpt") for thread in threading.enumerate()):
                 time.sleep(0.001)
@@ -127,7 +127,7 @@ def transactions(path: Path) -> None:
                 interrupt_in(1e-5 + number % 300 * 2e-6)
                 for _ in range(50):
                     work()
-            assert store._environment._live == set()
+            assert store._environment.gate.live == set()
             assert store._environment._writing_thread is None
         assert in_thread(from_another_thread)
 

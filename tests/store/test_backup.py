@@ -318,7 +318,7 @@ def test_an_interrupt_leaves_nothing_or_all_of_it(history: History, tmp_path: Pa
     with pytest.raises(KeyboardInterrupt):
         history.backup(tmp_path / "copy", progress=interrupt)
     assert names(tmp_path / "copy") in (set(), {"data.mdb", "mark", "gate"})
-    assert not history.store._environment._live
+    assert not history.store._environment.gate.live
     history.backup(tmp_path / "another")
     assert history.compact().after > 0
 
@@ -339,7 +339,7 @@ def test_closing_waits_until_the_copy_is_done_and_compact_too(
         copying = pool.submit(history.backup, tmp_path / "copy")
         assert there.wait(60)
         compacting = pool.submit(history.compact)
-        while not history.store._environment._gate._waiters:
+        while not history.store._environment.gate._moved._waiters:
             time.sleep(0.001)
         with history.store.write(durable=True, room=None) as writer:  # let in: the handle's snapshot is under way
             writer.put(Space.FIGURES, b"late", b"value")
@@ -395,7 +395,7 @@ def test_the_map_is_not_closed_under_lmdb_s_copying(tmp_path: Path, monkeypatch:
         copying = pool.submit(history.backup, tmp_path / "copy")
         assert there.wait(60)
         closing = pool.submit(history.close)
-        while not environment._gate._waiters and not closing.done():
+        while not environment.gate._moved._waiters and not closing.done():
             time.sleep(0.001)
         on.set()
         closing.result(60)
@@ -429,7 +429,7 @@ def test_a_database_that_cannot_be_copied_is_told_and_leaves_nothing(
         with pytest.raises(expected):
             history.backup(tmp_path / "copy")
         assert names(tmp_path / "copy") == set()
-    assert not history.store._environment._live
+    assert not history.store._environment.gate.live
 
 
 def test_a_copy_that_is_not_what_was_copied_is_not_kept(

@@ -513,7 +513,7 @@ class Held:
 @contextmanager
 def waiting(history: History, work: Callable[[], Any], pool: ThreadPoolExecutor) -> Iterator[Future[Any]]:
     """`work` on another thread, once that waits at the gate."""
-    gate = history.store._environment._gate
+    gate = history.store._environment.gate._moved
     before = len(gate._waiters)
     future = pool.submit(work)
     while len(gate._waiters) == before and not future.done():
@@ -553,7 +553,7 @@ def test_a_save_in_flight_is_waited_for_and_what_it_needs_to_end_is_let_in(histo
     snapshot = store.read()  # as a save has from its start to its end
     elsewhere = open_store(store.path)
     with ThreadPoolExecutor(2) as pool, ThreadPoolExecutor(1) as others, contextlib.closing(snapshot):
-        gate = store._environment._gate
+        gate = store._environment.gate._moved
         compacting = pool.submit(history.compact)
         while not gate._waiters:
             time.sleep(0.001)
@@ -604,10 +604,11 @@ def test_two_at_once_are_one_after_the_other_or_one_of_them_is_refused(
     history: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = open_history(history.path)
+    environment, handle = other.store._environment, other.store._handle
     with ThreadPoolExecutor(2) as pool, Held(history, pool, monkeypatch) as held:
         with pytest.raises(StoreBusyError, match="under way"):
             other.compact()
-        with pytest.raises(StoreBusyError), other.store._environment.alone(other.store._handle, lambda: None):
+        with pytest.raises(StoreBusyError), environment.gate.alone(handle, environment.check, lambda: None):
             pass
         held.on.set()
         held.done.result(60)

@@ -12,10 +12,11 @@ import pytest
 from casckpt.errors import StoreBusyError, StoreError, StoreFailedError, StoreFullError
 from casckpt.limits import MIB
 from casckpt.store import filesystem
-from casckpt.store.environment import KEPT_FREE, Environment
+from casckpt.store.environment import Environment
 from casckpt.store.lmdb_store import open_store
 from casckpt.store.locks import FileLock
 from casckpt.store.protocol import Space
+from casckpt.store.room import KEPT_FREE
 from tests.processes import run
 
 
@@ -211,6 +212,23 @@ def test_a_failed_write_says_whether_the_disk_was_full_and_leaves_the_store_as_i
     assert contents(store) == before
     with store.write(durable=True, room=None) as writer:
         writer.put(Space.REF, b"key", b"value")
+    store.close()
+
+
+def test_a_failed_write_is_the_last_one_also_where_the_disk_cannot_be_asked_for_its_room(tmp_path, monkeypatch):
+    def gone(path):
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
+
+    store = open_store(tmp_path / "store")
+    with monkeypatch.context() as patch:
+        patch.setattr(filesystem, "free_bytes", gone)
+        patch.setattr(
+            Environment, "_begin_write", lambda self: self._fail("it could not begin", lmdb.Error("Input/output error"))
+        )
+        with pytest.raises(StoreFailedError, match="it could not begin"), store.write(durable=True, room=None):
+            pass
+    with pytest.raises(StoreFailedError):
+        store.read()
     store.close()
 
 

@@ -33,7 +33,7 @@ def test_who_looks_at_the_snapshots_while_another_thread_ends_a_write_transactio
     ends = environment._end_write
 
     def ending(transaction):
-        seen.append(in_thread(environment.snapshots))
+        seen.append(in_thread(environment.gate.snapshots))
         ends(transaction)
 
     monkeypatch.setattr(environment, "_end_write", ending)
@@ -190,7 +190,7 @@ def test_a_reader_that_was_dropped_unclosed_holds_nothing_up(store):
     next(going)
     del reader, going
     gc.collect()
-    assert not store._environment._live
+    assert not store._environment.gate.live
 
 
 def test_a_writer_waiting_for_its_turn_is_refused_when_the_store_closes(store):
@@ -210,7 +210,7 @@ def test_a_writer_waiting_for_its_turn_is_refused_when_the_store_closes(store):
         holding = pool.submit(hold)
         assert begun.wait(60)
         queued = pool.submit(queue)
-        while len(store._environment._live) < 2:
+        while len(store._environment.gate.live) < 2:
             pass
         closing = pool.submit(store.close)
         while not store._handle.closed:
