@@ -131,8 +131,18 @@ def put_in_place(folder: Path, place: Path, mark: Mark) -> None:
     with filesystem.system_errors(place, "the store cannot be put into its place"):
         if (place / DATA).exists():
             raise NotAStoreError("a store was made here meanwhile", store=str(place), remedy="give another folder")
+        _leave_only_data(folder)
         (folder / DATA).rename(place / DATA)
         mark_copy(place / "mark", mark)
         (place / "gate").touch()
         filesystem.sync_folder(place)
         filesystem.sync_place(place)
+
+
+def _leave_only_data(folder: Path) -> None:
+    """Remove what else is in it: whoever opens the store removes the folder, if it is empty, were this to be killed."""
+    for one in list(folder.iterdir()):
+        if one.is_dir():
+            shutil.rmtree(one)
+        elif one.name != DATA:
+            one.unlink()
