@@ -25,8 +25,9 @@ from casckpt.store.aside import Aside, aside
 from casckpt.store.environment import Environment
 from casckpt.store.format import COUNTER_KEY
 from casckpt.store.locks import FileLock
-from casckpt.store.opening import COMPACTING, check_current, clear_compacting, exchange
+from casckpt.store.opening import COMPACTING, clear_compacting
 from casckpt.store.protocol import CompactReport, Progress, Space, StoreSize
+from casckpt.store.registry import check_current, exchange
 from casckpt.store.room import KEPT_FREE
 from casckpt.store.transaction import Handle
 

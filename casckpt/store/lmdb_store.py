@@ -22,7 +22,7 @@ from casckpt.store import filesystem, forked_imports, openers  # noqa: F401 - th
 from casckpt.store.datafile import way_out
 from casckpt.store.environment import Environment
 from casckpt.store.locks import FileLock
-from casckpt.store.opening import Wanted, acquire, release
+from casckpt.store.opening import Wanted
 from casckpt.store.protocol import (
     MAX_KEY,
     BackupReport,
@@ -35,6 +35,7 @@ from casckpt.store.protocol import (
     StoreSize,
     no_progress,
 )
+from casckpt.store.registry import acquire, release
 from casckpt.store.runs import has_own_pages, problem_of
 from casckpt.store.transaction import Handle, Transaction
 from casckpt.store.writeback import early_writeback

@@ -1,14 +1,11 @@
-"""Opens a store, once for each file in each process, in the one order that is safe against every other opener.
+"""Opens a store that this process does not have open, in the one order that is safe against every other opener.
 
-It must change nothing in a folder that is not a store of ours, and must never open the lock file of an environment that
-this process has open: POSIX locks fall when any descriptor of their file is closed.
+It must change nothing in a folder that is not a store of ours.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -19,9 +16,6 @@ from casckpt.errors import (
     CorruptObjectError,
     HistoryLostError,
     NotAStoreError,
-    StoreBusyError,
-    StoreError,
-    StoreFailedError,
     StoreNotFoundError,
 )
 from casckpt.store import filesystem, openers
@@ -37,17 +31,16 @@ from casckpt.store.format import (
     encode_format,
     new_format,
 )
-from casckpt.store.lmdb_lock import LOCK, refuse_locked, refuse_lost_lock
+from casckpt.store.lmdb_lock import LOCK, refuse_lost_lock
 from casckpt.store.lmdb_open import MAX_READERS, open_error, open_lmdb
 from casckpt.store.locks import FileLock
 from casckpt.store.mark import Mark, read_mark, reset_mark
 from casckpt.store.protocol import PageFault, Space, StoreFormat
-from casckpt.store.transaction import Handle
 
 if TYPE_CHECKING:
     from lmdb import _Database
 
-_DATA: Final = "data.mdb"
+DATA: Final = "data.mdb"
 COMPACTING: Final = "compacting"
 """The folder in which compact makes a new data file. Left behind by one that was killed, it is of no use.
 
@@ -55,18 +48,17 @@ A folder, because LMDB notes in a file whether it has a name of its own, which t
 """
 # The same for the first data file of a store: of a name of its own, since what compact left may be the only copy.
 _CREATING: Final = "creating"
-_OURS: Final = frozenset({_DATA, LOCK, "gate", "openers", "mark", "maintenance", _CREATING, NAME})
+_OURS: Final = frozenset({DATA, LOCK, "gate", "openers", "mark", "maintenance", _CREATING, NAME})
 # What a command that was killed leaves where it was to make a store, by the command: given again, it clears that away.
-_UNFINISHED: Final = {"salvaging": "salvage", "salvaging.lock": "salvage", "data.mdb.partial": "backup"}
+_SALVAGING: Final = "salvaging"
+_SALVAGING_LOCK: Final = "salvaging.lock"
+_UNFINISHED: Final = {_SALVAGING: "salvage", _SALVAGING_LOCK: "salvage", "data.mdb.partial": "backup"}
 _ACCEPT: Final = (
     "restore it from a backup, or go on with what is there: open it with accept_loss=True, or run "
     "`casckpt fsck --accept-loss`"
 )
 # Bytes of lock.mdb: a head, and a line of 64 bytes for each reader.
 _LOCK_ROOM: Final = 4096 + 64 * MAX_READERS
-
-_lock = threading.Lock()
-_by_file: dict[tuple[int, int], Environment] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,152 +76,8 @@ class Wanted:
         check_settings(store, held, hash=self.hash, chunk_size=self.chunk_size, codec=self.codec)
 
 
-def acquire(path: Path, wanted: Wanted, handle: Handle) -> Environment:
-    """The environment of the store at `path`, opened or shared, for a handle; `release` gives it back."""
-    with _lock, filesystem.system_errors(path, "it cannot be opened"):
-        environment = _by_file.get(_identity(path) or (0, 0))
-        # Without a handle where an interrupt came while the last one was given back: it may be shut, or half so.
-        if environment is not None and (environment.failed or not environment.handles):
-            if not _forget(environment):
-                raise StoreBusyError(
-                    "it failed, and transactions on it are still under way in this process",
-                    store=str(path),
-                    holders=("this process",),
-                    remedy="end them, then open it again",
-                )
-            environment = None
-        if environment is None:
-            environment = _open(path, wanted)
-            identity = _identity(path)
-            assert identity is not None
-            _by_file[identity] = environment
-        else:
-            wanted.check(str(path), environment.format)
-        environment.handles.add(handle)
-        return environment
-
-
-def release(environment: Environment, handle: Handle) -> None:
-    """Give a handle back; the last one shuts the environment. Twice is once; in a forked child it touches nothing."""
-    with _lock:
-        if environment.forked:
-            return
-        environment.handles.discard(handle)
-        if not environment.handles and environment in _by_file.values():
-            _forget(environment)
-
-
-def clear_compacting(path: Path) -> None:
-    """Remove what compact left, and nothing else, should somebody have put it there; call under the gate."""
-    _clear(path / COMPACTING)
-
-
-def _clear(folder: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        (folder / _DATA).unlink()
-    with contextlib.suppress(OSError):
-        folder.rmdir()
-
-
-def exchange(environment: Environment, copy: Path, transaction: int) -> None:
-    """Put the file `copy`, which is on the disk, in the place of the data file of an environment, and go on with that.
-
-    Call under the store's gate, with the environment alone. No deadlock: whoever holds `_lock` waits for a gate only to
-    open a store that this process does not have open, and this one it has, as long as its file is the one that lies
-    there.
-
-    transaction: LMDB's number of the last one in the copy.
-
-    Raises:
-        StoreBusyError, StoreError: the old file is in use as before.
-        StoreFailedError: the environment is of no use any more; old or new, the file is whole.
-    """
-    path = environment.path
-    check_current(environment)
-    with _lock:
-        check_current(environment)
-        environment.let_go()
-        try:
-            refuse_locked(path)
-            with filesystem.system_errors(path, "its file cannot be exchanged"):
-                copy.replace(path / _DATA)
-        except BaseException:
-            _take_up(environment, None)
-            raise
-        try:
-            filesystem.sync_folder(path)
-        except OSError as error:  # after a crash the old file might be back, without what is acknowledged from here on
-            failed = environment.abandon_file(f"its file was exchanged, but the folder could not be synced: {error}")
-            _register(environment)
-            raise failed from error
-        _take_up(environment, transaction)
-
-
-def _take_up(environment: Environment, transaction: int | None) -> None:
-    """Open the data file again; transaction: the last one that it must show, if that is known."""
-    try:
-        raw = open_lmdb(environment.path, environment.format)
-        try:
-            databases = _databases(environment.path, raw, environment.format)
-            with raw.begin() as reader:
-                # Of a lock file that somebody else made for another data file, readers would see an old state.
-                if transaction is not None and reader.id() != transaction:
-                    raise StoreError(f"its lock file is at transaction {reader.id()}, not {transaction}")
-        except BaseException:
-            raw.close()
-            raise
-    except BaseException as error:
-        failed = environment.abandon_file(f"its file was let go for compact, and cannot be opened again: {error}")
-        _register(environment)
-        raise failed from error
-    environment.take_up(raw, databases)
-    _register(environment)
-
-
-def _register(environment: Environment) -> None:
-    """Know the environment by the file that it has now."""
-    for old in [key for key, value in _by_file.items() if value is environment]:
-        del _by_file[old]
-    identity = _identity(environment.path)
-    if identity is not None:
-        _by_file[identity] = environment
-
-
-def _forget(environment: Environment) -> bool:
-    """Shut an environment, unless a transaction of it is under way; returns whether it was shut.
-
-    Also where it is interrupted: what was shut is known no more, and what was not is asked for again by `acquire`.
-    """
-    try:
-        return environment.shut()
-    finally:
-        if environment.is_shut:
-            for identity in [key for key, value in _by_file.items() if value is environment]:
-                del _by_file[identity]
-
-
-def check_current(environment: Environment) -> None:
-    """Raise unless the file of the environment is still the one that lies at its path. Takes no lock.
-
-    Raises:
-        StoreFailedError: what is written goes into a file that nobody will open.
-    """
-    if _by_file.get(_identity(environment.path) or (0, 0)) is not environment:
-        raise StoreFailedError(
-            "its file was exchanged by somebody else", store=str(environment.path), remedy="close it, and open it again"
-        )
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """What tells one data file from another, by whatever path; not given again while an environment has it open."""
-    try:
-        stat = (path / _DATA).stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return stat.st_dev, stat.st_ino
-
-
-def _open(path: Path, wanted: Wanted) -> Environment:
+def open_environment(path: Path, wanted: Wanted) -> Environment:
+    """The environment of the store at `path`. Never where this process has it open: LMDB's lock on it would fall."""
     filesystem.refuse_network(path)
     fresh = new_format(str(path), hash=wanted.hash, chunk_size=wanted.chunk_size, codec=wanted.codec)
     _check_place(path, wanted)
@@ -242,6 +90,8 @@ def _open(path: Path, wanted: Wanted) -> Environment:
                 wanted.check(str(path), held)
                 clear_compacting(path)  # whoever makes one has the gate until it is in place
                 _clear(path / _CREATING)
+                _clear(path / _SALVAGING)  # of a salvage that was killed when its store had come to its place
+                (path / _SALVAGING_LOCK).unlink(missing_ok=True)
                 alone = not openers.live(path)
                 if alone:
                     _examine(path, held, accept_loss=wanted.accept_loss)
@@ -255,14 +105,14 @@ def _open(path: Path, wanted: Wanted) -> Environment:
             filesystem.reserve(path / LOCK, _LOCK_ROOM)
             raw = open_lmdb(path, fresh if held is None else held)
             undo.callback(raw.close)
-            watch = Watch(path / _DATA, raw.info()["last_txnid"] if alone else -1)
+            watch = Watch(path / DATA, raw.info()["last_txnid"] if alone else -1)
             opener = openers.register(path)
             undo.callback(openers.unregister, opener)
         # Whoever made its files may have died before he could see to it.
         filesystem.sync_folder(path)
         filesystem.sync_parent(path.parent)
         format = fresh if held is None else held
-        databases = _databases(path, raw, format)  # past the gate, because this waits for whoever is writing
+        databases = open_databases(path, raw, format)  # past the gate, because this waits for whoever is writing
         raw.reader_check()
         _check_mark(path, raw, databases, format, accept_loss=wanted.accept_loss)
         if alone:
@@ -270,6 +120,18 @@ def _open(path: Path, wanted: Wanted) -> Environment:
         environment = Environment(path, raw, opener, format, databases, watch)
         undo.pop_all()
         return environment
+
+
+def clear_compacting(path: Path) -> None:
+    """Remove what compact left, and nothing else, should somebody have put it there; call under the gate."""
+    _clear(path / COMPACTING)
+
+
+def _clear(folder: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        (folder / DATA).unlink()
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _check_place(path: Path, wanted: Wanted) -> None:
@@ -284,9 +146,9 @@ def _check_place(path: Path, wanted: Wanted) -> None:
         names = {entry.name for entry in path.iterdir()}
     else:
         raise NotAStoreError("this is a file", store=store, remedy="give the path of a folder")
-    if _DATA in names:
-        if "gate" not in names and look_into(path / _DATA).format is None:
-            raise NotAStoreError(f"its {_DATA} was not written by casckpt", store=store, remedy="give another path")
+    if DATA in names:
+        if "gate" not in names and look_into(path / DATA).format is None:
+            raise NotAStoreError(f"its {DATA} was not written by casckpt", store=store, remedy="give another path")
     elif unfinished := names & _UNFINISHED.keys():
         what = _UNFINISHED[min(unfinished)]
         raise NotAStoreError(
@@ -301,7 +163,7 @@ def _check_place(path: Path, wanted: Wanted) -> None:
 def _look(path: Path, wanted: Wanted) -> StoreFormat | None:
     """The format record of the store, or None where one is to be created; nothing is changed."""
     store = str(path)
-    data = path / _DATA
+    data = path / DATA
     if data.exists() and data.stat().st_size:
         try:
             contents = look_into(data)
@@ -314,11 +176,11 @@ def _look(path: Path, wanted: Wanted) -> StoreFormat | None:
         if not contents.blank and read_mark(path / "mark") is not None:
             raise _damaged(path, "its format record is not there")
         if not contents.blank:
-            raise NotAStoreError(f"its {_DATA} was not written by casckpt", store=store, remedy="give another path")
+            raise NotAStoreError(f"its {DATA} was not written by casckpt", store=store, remedy="give another path")
     mark = read_mark(path / "mark")
     if mark is not None and not wanted.accept_loss:
         raise HistoryLostError(
-            f"{mark.counter} changes were acknowledged, and its {_DATA} is empty",
+            f"{mark.counter} changes were acknowledged, and its {DATA} is empty",
             store=store,
             remedy="restore it from a backup, or begin anew with accept_loss=True",
         )
@@ -335,7 +197,7 @@ def _examine(path: Path, format: StoreFormat, *, accept_loss: bool) -> None:
         CorruptObjectError: naming the first page that is damaged.
         HistoryLostError: a head is damaged, so that LMDB may go on from the one before it.
     """
-    data = path / _DATA
+    data = path / DATA
     even, odd = transactions(data)
     last = max(even, odd)
     if is_known(path, format.uuid, last):
@@ -376,9 +238,9 @@ def _create(path: Path, format: StoreFormat) -> None:
                 transaction.put(FORMAT_KEY, encode_format(format), db=databases[Space.META])
                 transaction.put(COUNTER_KEY, (1).to_bytes(8, "big"), db=databases[Space.META])
             raw.sync(True)
-        if not _is_blank(path / _DATA):  # asked anew, and last: what is renamed over is gone
-            raise _damaged(path, f"{_DATA} holds something, and was taken for one that does not")
-        (beside / _DATA).rename(path / _DATA)
+        if not _is_blank(path / DATA):  # asked anew, and last: what is renamed over is gone
+            raise _damaged(path, f"{DATA} holds something, and was taken for one that does not")
+        (beside / DATA).rename(path / DATA)
     except lmdb.Error as error:  # no write of it went through, or no sync
         raise open_error(path, error) from error
     finally:
@@ -391,7 +253,7 @@ def _is_blank(data: Path) -> bool:
     return not data.exists() or not data.stat().st_size or look_into(data).blank
 
 
-def _databases(path: Path, raw: lmdb.Environment, format: StoreFormat) -> dict[Space, _Database]:
+def open_databases(path: Path, raw: lmdb.Environment, format: StoreFormat) -> dict[Space, _Database]:
     """The sub-databases of a store. None is made, but for those that its format has not got: one that is missing is
     damage, and a new one would bury it."""
     later = LATER_SPACES if format.version == 1 else ()
@@ -423,7 +285,7 @@ def _heal_heads(path: Path, raw: lmdb.Environment, databases: dict[Space, _Datab
     """
     try:
         for _ in range(2):
-            if do_follow(*transactions(path / _DATA)):
+            if do_follow(*transactions(path / DATA)):
                 return
             with raw.begin(write=True) as transaction:
                 number = transaction.id()
@@ -463,12 +325,3 @@ def _check_mark(
     raise HistoryLostError(
         f"{mark.counter} changes were acknowledged, and its file holds {counter}", store=str(path), remedy=_ACCEPT
     )
-
-
-def _after_fork_in_child() -> None:  # pragma: no cover - runs in forked children, which report nothing
-    global _lock
-    _lock = threading.Lock()
-    _by_file.clear()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)

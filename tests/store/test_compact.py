@@ -29,7 +29,7 @@ from casckpt.errors import (
 )
 from casckpt.history.repository import History
 from casckpt.limits import MIB
-from casckpt.store import compact, filesystem, lmdb_lock, opening
+from casckpt.store import compact, filesystem, lmdb_lock, registry
 from casckpt.store.lmdb_store import open_store
 from casckpt.store.mark import read_mark
 from casckpt.store.memory import MemoryStore
@@ -718,7 +718,7 @@ def test_where_the_new_file_cannot_be_opened_the_store_says_so_and_is_whole_for_
         raise StoreError("no address space")
 
     with monkeypatch.context() as patch:
-        patch.setattr(opening, "open_lmdb", refuse)
+        patch.setattr(registry, "open_lmdb", refuse)
         with pytest.raises(StoreFailedError, match=r"cannot be opened again.*no address space"):
             history.compact()
     for handle in (history, other):
@@ -754,7 +754,7 @@ def test_a_folder_that_cannot_be_synced_leaves_an_environment_that_acknowledges_
 
 def test_a_lock_file_made_for_another_data_file_is_noticed(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
     """Readers take the number of the last transaction from it, and with a wrong one an old state of the file."""
-    real = opening.exchange
+    real = registry.exchange
     monkeypatch.setattr(compact, "exchange", lambda environment, copy, last: real(environment, copy, last + 1))
     with pytest.raises(StoreFailedError, match="its lock file is at transaction"):
         history.compact()

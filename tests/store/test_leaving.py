@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from casckpt.store import environment, opening
+from casckpt.store import environment, registry
 from casckpt.store.lmdb_store import open_store
 from casckpt.store.protocol import Space
 from tests.processes import run
@@ -14,7 +14,7 @@ from tests.processes import run
 INTERRUPT_EVERY_CALL = """
 import sys
 from pathlib import Path
-from casckpt.store import opening
+from casckpt.store import registry
 from casckpt.store.lmdb_store import open_store
 from casckpt.store.protocol import Space
 
@@ -52,13 +52,13 @@ while True:
     seen += 1
     if again:
         store.close()
-        assert not opening._by_file and not list((path / "openers").iterdir()), seen
+        assert not registry._by_file and not list((path / "openers").iterdir()), seen
     other = open_store(path)
     with other.write(durable=True, room=None) as writer:
         writer.put(Space.REF, b"key", b"%d" % seen)
     store.close()
     other.close()
-    assert not opening._by_file and not list((path / "openers").iterdir()), seen
+    assert not registry._by_file and not list((path / "openers").iterdir()), seen
 print(seen)
 """
 
@@ -84,6 +84,6 @@ def test_an_interrupt_while_it_waits_for_the_next_tick_leaves_nothing_of_the_sto
         with pytest.raises(KeyboardInterrupt):
             store.close()
     # other tests of this process may have stores of their own
-    assert tmp_path / "store" not in [one.path for one in opening._by_file.values()]
+    assert tmp_path / "store" not in [one.path for one in registry._by_file.values()]
     assert not list((tmp_path / "store/openers").iterdir())
     open_store(tmp_path / "store").close()
