@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from casckpt.errors import CorruptObjectError, NewerFormatError, NotAStoreError
-from casckpt.limits import MIB
+from casckpt.limits import KIB, MIB
 from casckpt.objects.codec import MOST
 from casckpt.objects.frame import MAGIC, MAX_HEAD, FrameHead, read_head
 from casckpt.store import layout
@@ -201,7 +201,7 @@ class Scanned:
         """The value behind a key, as long as the head of the node before the key says."""
         head = self.read(max(0, key - NODE.size), NODE.size)
         low, high, _, _ = NODE.unpack(head.ljust(NODE.size, b"\0"))
-        return self.read(key + key_size, min(low | high << 16, self.page_size))
+        return self.read(key + key_size, min(low | high << 16, KIB))  # no record is longer; many keys may be lies
 
     def _piecemeal(self, start: int, length: int) -> bytes:
         """A block that cannot be read at once, with zeros for the pages that cannot be read at all."""

@@ -17,7 +17,7 @@ from casckpt.history.fetch import SPACE_OF
 from casckpt.history.fsck.check import fsck
 from casckpt.history.fsck.findings import SORTS
 from casckpt.history.records import WHOLE, Figures, Mark, add_mark, get_mark, move_ref, put_figures, put_move, set_head
-from casckpt.history.salvage.plan import Plan, ref_of
+from casckpt.history.salvage.plan import Plan, by_state, ref_of
 from casckpt.history.salvage.remains import Remains
 from casckpt.limits import KIB, WRITE_BATCH
 from casckpt.objects.codec import encode
@@ -76,7 +76,8 @@ def _frames(remains: Remains, plan: Plan) -> Iterator[tuple[Kind, bytes, bytes]]
     """Every object but commits, chunks first."""
     nodes: list[bytes] = []
     trees: list[bytes] = []
-    for oid, commit in plan.lines.commits.items():
+    plan.states.give_anew()
+    for oid, commit in by_state(plan.lines.commits):
         for kind, key in plan.states.objects(commit.tree, plan.marks.get(oid, WHOLE)):
             (nodes if kind is Kind.NODE else trees).append(key)
     chunks = dict.fromkeys(chunk for oid in nodes for chunk in remains.node(oid).ids())

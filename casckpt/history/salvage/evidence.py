@@ -39,9 +39,9 @@ class Evidence:
 
     moves: by number; a number with two different ones has none. refs, heads: what each was seen at. next: the number of
     the next move, the greatest that was seen; settled: that it is, because the newest tree says so, or no page is lost.
-    unbroken: no page of the file is lost. tree_refs: of the newest state whose tree of refs is whole; sure: that is the
-    file's newest one. tree_next: the number of its next move, where it can be told. kept: the numbers of the moves that
-    have not been expired, where that can be told.
+    unbroken: no page of the file is lost. released, pruned: of commits with a mark, what it says. tree_refs: of the
+    newest state whose tree of refs is whole; sure: that is the file's newest one. tree_next: the number of its next
+    move, where it can be told. kept: the numbers of the moves that have not been expired, where that can be told.
     """
 
     id_size: int
@@ -51,7 +51,8 @@ class Evidence:
     next: int = 0
     settled: bool = False
     unbroken: bool = False
-    marks: dict[bytes, Mark] = field(default_factory=dict)
+    released: dict[bytes, set[str]] = field(default_factory=dict)
+    pruned: set[bytes] = field(default_factory=set)
     figures: dict[bytes, Figures] = field(default_factory=dict)
     tree_refs: dict[str, bytes] | None = None
     tree_head: str | None = None
@@ -107,10 +108,11 @@ class Evidence:
         moves = trees.entries(view.head, Space.REFLOG)
         if moves is not None:
             self.kept = frozenset(int.from_bytes(key, "big") for key, _ in moves)
-        for space, known in ((Space.MARK, self.marks), (Space.FIGURES, self.figures)):
+        for space, known in ((Space.MARK, (self.released, self.pruned)), (Space.FIGURES, (self.figures,))):
             found = trees.entries(view.head, space)
             if found is not None:  # others were of commits that are gone, or of before
-                known.clear()
+                for one in known:
+                    one.clear()
                 for key, value in found:
                     if len(key) == self.id_size:
                         self._of_commit(key, value)
@@ -148,9 +150,8 @@ class Evidence:
         try:
             if value[:1] == b"\x92":
                 pruned, released = msgspec.msgpack.decode(value, type=tuple[bool, tuple[str, ...]])
-                before = self.marks.get(key, Mark(False, ()))  # marks only grow, so the older says nothing else
-                parts = tuple(sorted({*before.released, *released}))
-                self.marks[key] = Mark(before.pruned or pruned, parts)
+                self.released.setdefault(key, set()).update(released)  # marks only grow: an older one says no more
+                self.pruned.update([key] if pruned else [])
             elif value[:1] == b"\x95":
                 figures = Figures(*msgspec.msgpack.decode(value, type=tuple[int, int, int, int, int]))
                 self.figures.setdefault(key, figures)
@@ -167,6 +168,7 @@ class Evidence:
                 agrees = ref not in moves or moves[ref].new == commit
                 yield Position(ref, commit, agrees, "" if agrees else "its last move led elsewhere")
             return
+        known_from = self._known_from()
         base = self.tree_refs or {}
         since = (self.tree_next or 0) if self.tree_refs is not None else 0
         last: dict[str, Move] = {}
@@ -176,11 +178,13 @@ class Evidence:
                 last[move.ref] = move
         loose = set() if self.tree_refs is not None else self.refs.keys()
         for ref in sorted({*base, *last, *loose}):
-            position = self._position(ref, base.get(ref), last.get(ref), since)
+            position = self._position(ref, base.get(ref), last.get(ref), since, known_from)
             if position is not None:
                 yield position
 
-    def _position(self, ref: str, base: bytes | None, last: Move | None, since: int) -> Position | None:
+    def _position(
+        self, ref: str, base: bytes | None, last: Move | None, since: int, known_from: int
+    ) -> Position | None:
         seen = self.refs.get(ref, set())
         found = base
         start = since if self.tree_next is not None else self.next + 1
@@ -190,21 +194,34 @@ class Evidence:
             found, start = last.new, last.seq + 1
         if found is None:  # one of those that it was seen at
             found, start = min(seen), self.next + 1
-        if (self.unbroken and seen == {found}) or self._all_known(start):
+        if (self.unbroken and seen == {found}) or known_from <= start <= self.next:
             return Position(ref, found, True)
         return Position(ref, found, False, "later moves of refs may be lost")
 
-    def _all_known(self, start: int) -> bool:
-        """Whether all moves from a number on are there that have been."""
-        return self.settled and start <= self.next and all(self.moves.get(seq) for seq in range(start, self.next))
+    def _known_from(self) -> int:
+        """The number from which on all moves are there that have been; past the last one where that is not known."""
+        if not self.settled:
+            return self.next + 1
+        first = self.next
+        while first and self.moves.get(first - 1):
+            first -= 1
+        return first
 
-    def back(self, ref: str) -> Iterator[bytes]:
-        """The commits at which a ref was, the latest first, as far as moves are left; then those it was seen at."""
-        for seq in sorted(self.moves, reverse=True):
-            move = self.moves[seq]
-            if move is not None and move.ref == ref:
-                yield from (oid for oid in (move.new, move.old) if oid is not None)
-        yield from sorted(self.refs.get(ref, ()))
+    def histories(self) -> dict[str, list[bytes]]:
+        """Of each ref the commits at which it was, the latest first, as far as moves are left; then those it was seen
+        at."""
+        found: dict[str, list[bytes]] = {}
+        for _, move in sorted(self.moves.items(), reverse=True):
+            if move is not None:
+                found.setdefault(move.ref, []).extend(oid for oid in (move.new, move.old) if oid is not None)
+        for ref, seen in self.refs.items():
+            found.setdefault(ref, []).extend(sorted(seen))
+        return found
+
+    def known_marks(self) -> Iterator[tuple[bytes, Mark]]:
+        """What was released of each commit of which there is a mark."""
+        for oid, released in self.released.items():
+            yield oid, Mark(oid in self.pruned, tuple(sorted(released)))
 
     def known_moves(self) -> list[Move]:
         """The moves that were found, the oldest first, without those of which it is known that they were expired."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import islice
 from typing import Final
 
 from casckpt.history.records import BRANCH, TAG, WHOLE, Mark, Move
@@ -50,18 +50,16 @@ def make_plan(remains: Remains, evidence: Evidence, progress: Progress) -> Plan:
     """Look at all that is left, and decide."""
     positions = list(evidence.positions())
     found = _commits(remains, positions, progress)
+    marks = {oid: mark for oid, mark in evidence.known_marks() if oid in found}
     states, chunks = States(remains), Chunks(remains)
-    for oid, commit in found.items():
-        states.reach(commit.tree, evidence.marks.get(oid, WHOLE))
+    for oid, commit in by_state(found):
+        states.reach(commit.tree, marks.get(oid, WHOLE))
     chunks.find(states.wanted, progress)
     states.decide(chunks)
-    marks = {oid: evidence.marks[oid] for oid in found if oid in evidence.marks}
-    hurt: dict[bytes, Hurt] = {}
-    for oid, commit in found.items():
-        lost = states.hurt(commit.tree, marks.get(oid, WHOLE))
-        if lost is not None:
-            hurt[oid] = lost
-    placed = [(position, *_place(position, evidence, found)) for position in positions]
+    looked = ((oid, states.hurt(commit.tree, marks.get(oid, WHOLE))) for oid, commit in by_state(found))
+    hurt = {oid: one for oid, one in looked if one is not None}
+    histories = evidence.histories()
+    placed = [(position, *_place(position, histories, found)) for position in positions]
     known = ancestors(found, [commit for _, commit, _ in placed if commit is not None])
     left = _leave(found, known, marks, hurt) if evidence.sure else ()
     lines = line_up(found, remains.scheme)
@@ -94,6 +92,11 @@ def make_plan(remains: Remains, evidence: Evidence, progress: Progress) -> Plan:
     )
 
 
+def by_state(commits: Mapping[bytes, CommitObject]) -> list[tuple[bytes, CommitObject]]:
+    """Commits in the order in which `States` wants to be asked."""
+    return sorted(commits.items(), key=lambda item: item[1].tree)
+
+
 def usual_chunk_size(remains: Remains) -> int:
     """The chunk size that most nodes have, for a store whose format record is lost."""
     sizes: Counter[int] = Counter()
@@ -122,11 +125,13 @@ def _commits(remains: Remains, positions: Iterable[Position], progress: Progress
     return found
 
 
-def _place(position: Position, evidence: Evidence, found: dict[bytes, CommitObject]) -> tuple[bytes | None, str]:
+def _place(
+    position: Position, histories: Mapping[str, Iterable[bytes]], found: dict[bytes, CommitObject]
+) -> tuple[bytes | None, str]:
     """The commit that a ref gets, and why it does not get its own name, or "". None where there is none for it."""
     if position.commit in found:
         return position.commit, position.doubt
-    for oid in evidence.back(position.ref):
+    for oid in histories.get(position.ref, ()):
         if oid in found:
             return oid, f"its commit {position.commit.hex()} is lost"
     return None, ""
@@ -166,33 +171,41 @@ def _refs(
 ) -> list[SalvagedRef]:
     """Each ref under its own name where that is not in doubt, then a branch for each tip to which none leads."""
     refs: list[SalvagedRef] = []
-    taken: set[str] = set()
+    names = _Names()
     for position, commit, doubt in placed:
         if commit is not None and not doubt:
             kind, _, name = position.ref.partition("/")
             refs.append(SalvagedRef(kind, name, lines.ids[commit].hex(), position.ref, ""))
-            taken.update([name] if kind + "/" == BRANCH else [])
+            names.taken.update([name] if kind + "/" == BRANCH else [])
     for position, commit, doubt in placed:
         if commit is not None and doubt:
-            name = _free(PREFIX + position.ref.removeprefix(BRANCH), commit, taken)
+            name = names.free(PREFIX + position.ref.removeprefix(BRANCH), commit)
             refs.append(SalvagedRef("branch", name, lines.ids[commit].hex(), position.ref, doubt))
     for oid in tips(lines, known):
         new = lines.ids[oid]
-        name = _free(PREFIX + new.hex()[:_SHORT], new, taken)
+        name = names.free(PREFIX + new.hex()[:_SHORT], new)
         refs.append(SalvagedRef("branch", name, new.hex(), "", "no branch or tag led to it"))
     return refs
 
 
-def _free(name: str, commit: bytes, taken: set[str]) -> str:
-    """A name that no other branch has."""
-    if len(name.encode()) > MAX_REF_NAME - _SHORT:
-        name = PREFIX + commit.hex()[:_SHORT]
-    for number in count(1):
-        free = name if number == 1 else f"{name}-{number}"
-        if free not in taken:
-            taken.add(free)
-            return free
-    raise AssertionError("numbers have no end")
+class _Names:
+    """The names of branches. taken: those that some have. Of many that want the same one, each gets the next number."""
+
+    def __init__(self) -> None:
+        self.taken: set[str] = set()
+        self._last: Counter[str] = Counter()
+
+    def free(self, name: str, commit: bytes) -> str:
+        """A name that no other branch has."""
+        if len(name.encode()) > MAX_REF_NAME - _SHORT:
+            name = PREFIX + commit.hex()[:_SHORT]
+        while True:
+            self._last[name] += 1
+            number = self._last[name]
+            free = name if number == 1 else f"{name}-{number}"
+            if free not in self.taken:
+                self.taken.add(free)
+                return free
 
 
 def _head(evidence: Evidence, refs: list[SalvagedRef], found: dict[bytes, CommitObject]) -> str | None:

@@ -27,6 +27,7 @@ from casckpt.history.salvage.place import (
 from casckpt.history.salvage.plan import Plan, make_plan, usual_chunk_size
 from casckpt.history.salvage.remains import HASH_OF, Remains, look_through
 from casckpt.history.salvage.report import HurtState, SalvageReport
+from casckpt.history.salvage.states import ObjectKey
 from casckpt.objects.ids import IdScheme, id_scheme
 from casckpt.store.filesystem import system_errors
 from casckpt.store.format import new_format
@@ -144,15 +145,16 @@ def _report(
 
 def _hurt(plan: Plan, built: Built) -> tuple[HurtState, ...]:
     lines: Lines = plan.lines
+    # many commits may have lost the same, which is named once
+    named = {lost: tuple(map(_named, sorted(lost))) for lost in {one.lost for one in plan.hurt.values()}}
     found = [
-        HurtState(
-            lines.ids[oid].hex(),
-            lines.commits[oid].step,
-            one.parts or (),
-            tuple(f"{kind.name.lower()} {key.hex()}" for kind, key in sorted(one.lost)),
-        )
+        HurtState(lines.ids[oid].hex(), lines.commits[oid].step, one.parts or (), named[one.lost])
         for oid, one in plan.hurt.items()
     ]
     steps = {lines.ids[oid]: commit.step for oid, commit in lines.commits.items()}
     found += [HurtState(oid.hex(), steps[oid], (), ids) for oid, ids in (built.blamed or {}).items()]
     return tuple(found)
+
+
+def _named(key: ObjectKey) -> str:
+    return f"{key[0].name.lower()} {key[1].hex()}"
