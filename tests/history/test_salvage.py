@@ -328,6 +328,7 @@ def test_a_salvage_that_is_killed_leaves_no_store_or_a_whole_one(
     assert ended.returncode == -signal.SIGKILL
     if module == "place":  # it has its name
         assert states(tmp_path / "new") == before
+        assert not {"salvaging", "salvaging.lock"} & {path.name for path in (tmp_path / "new").iterdir()}
         return
     with pytest.raises(NotAStoreError, match="a salvage to this folder has not come to its end; give it again"):
         open_store(tmp_path / "new")
