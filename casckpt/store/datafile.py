@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +21,9 @@ from casckpt.errors import CorruptObjectError, NotAStoreError, StoreBusyError, T
 from casckpt.store.format import COUNTER_KEY, FORMAT_KEY
 from casckpt.store.layout import (
     BIG,
-    BRANCH,
     EMPTY,
     HEAD_SIZE,
-    LEAF,
     MAX_DEPTH,
-    NODE,
     PAGE,
     SUBTREE,
     Head,
@@ -37,6 +33,7 @@ from casckpt.store.layout import (
     read_subtree,
     run_of,
 )
+from casckpt.store.nodes import Node, read_nodes
 from casckpt.store.protocol import Space
 
 # Commits that may overtake one look at the file before it is given up; each is a try of microseconds.
@@ -45,16 +42,6 @@ _TRIES: Final = 100
 _BLANK: Final = 16
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One entry of a leaf, with its value or subtree, or the first of the pages that the value has of its own."""
-
-    key: bytes
-    value: bytes | None
-    tree: Tree | None = None
-    page: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,10 +183,9 @@ class _DataFile:
         if size >= (head.last_page + 1) * head.page_size:
             return
         seen: set[int] = set()
-        for entry in self._entries(head, head.main, size, seen):
-            if entry.tree is not None:
-                for _ in self._entries(head, entry.tree, size, seen):
-                    pass
+        for _, tree in self._subtrees(head, size, seen):
+            for _ in self._entries(head, tree, size, seen):
+                pass
         for _ in self._entries(head, head.free, size, seen):  # a write transaction reads it through the map too
             pass
 
@@ -218,11 +204,11 @@ class _DataFile:
     def _meta(self, head: Head, key: bytes) -> bytes | None:
         size = os.fstat(self._descriptor).st_size
         seen: set[int] = set()
-        for entry in [*self._entries(head, head.main, size, seen)]:  # all of them, so that each is looked at
-            if entry.key == Space.META.value and entry.tree is not None:
-                for record in self._entries(head, entry.tree, size, seen):
+        for name, tree in [*self._subtrees(head, size, seen)]:  # all of them, so that each is looked at
+            if name == Space.META.value:
+                for record in self._entries(head, tree, size, seen):
                     if record.key == key:
-                        return record.value
+                        return None if record.flags else record.value
         return None
 
     def _is_blank(self) -> bool:
@@ -252,15 +238,21 @@ class _DataFile:
     def free_records(self, head: Head) -> Iterator[tuple[int, int]]:
         """The records of the free list: a transaction, and how many of the pages that it freed are not in use again."""
         size = os.fstat(self._descriptor).st_size
-        for entry in self._entries(head, head.free, size, set()):
-            value = entry.value
-            if entry.page is not None:
-                value = os.pread(self._descriptor, 8, entry.page * head.page_size + PAGE.size)
-            if value is None or len(value) < 8:
+        for node in self._entries(head, head.free, size, set()):
+            value = node.value
+            if node.flags == BIG:
+                value = os.pread(self._descriptor, 8, node.page * head.page_size + PAGE.size)
+            if node.flags == SUBTREE or len(value) < 8:
                 raise UnreadableError("an entry of the free list that is no list of pages")
-            yield int.from_bytes(entry.key, "little"), int.from_bytes(value[:8], "little")
+            yield int.from_bytes(node.key, "little"), int.from_bytes(value[:8], "little")
 
-    def _entries(self, head: Head, tree: Tree, size: int, seen: set[int]) -> Iterator[Entry]:
+    def _subtrees(self, head: Head, size: int, seen: set[int]) -> Iterator[tuple[bytes, Tree]]:
+        """The roots that the main tree holds, under their names."""
+        for node in self._entries(head, head.main, size, seen):
+            if node.flags == SUBTREE:
+                yield node.key, read_subtree(node.value, head.last_page)
+
+    def _entries(self, head: Head, tree: Tree, size: int, seen: set[int]) -> Iterator[Node]:
         """The leaf entries of a tree, each page checked to be in the file and to be what it should.
 
         seen: the pages of this look so far. None is reached twice, or a few that lead to each other would be read
@@ -273,18 +265,19 @@ class _DataFile:
                 raise UnreadableError(f"page {number} is reached in two ways")
             seen.add(number)
             page = self._page(head, number, size)
-            flags = PAGE.unpack_from(page)[2]
-            if flags & BRANCH:
+            try:
+                is_leaf, nodes = read_nodes(page)
+            except UnreadableError as error:
+                raise UnreadableError(f"page {number}: {error}") from error
+            if not is_leaf:
                 if depth == MAX_DEPTH:
                     raise UnreadableError(f"page {number} is deeper than a tree can be")
-                waiting += [(child, depth + 1) for child in _children(number, page)]
-            elif flags & LEAF:
-                for entry, big in _leaf(head, number, page):
-                    if big is not None:
-                        self._check_run(head, *big, size)
-                    yield entry
-            else:
-                raise UnreadableError(f"page {number} is no part of a tree")
+                waiting += [(node.child, depth + 1) for node in nodes]
+                continue
+            for node in nodes:
+                if node.flags == BIG:
+                    self._check_run(head, node.page, run_of(node.length, head.page_size), size)
+                yield node
 
     def _page(self, head: Head, number: int, size: int) -> bytes:
         self._check_run(head, number, 1, size)
@@ -302,36 +295,3 @@ class _DataFile:
             raise UnreadableError(f"a reference to page {first}, of {head.last_page + 1}")
         if (first + pages) * head.page_size > size:
             raise UnreadableError(f"it ends at byte {size}, and page {first + pages - 1} is beyond", truncated=True)
-
-
-def _nodes(number: int, page: bytes) -> Iterator[tuple[int, int, int, int, int]]:
-    lower = PAGE.unpack_from(page)[3]
-    if not PAGE.size <= lower <= len(page):
-        raise UnreadableError(f"page {number} has no list of nodes")
-    for (offset,) in struct.iter_unpack("=H", page[PAGE.size : lower - lower % 2]):
-        if not lower <= offset <= len(page) - NODE.size:
-            raise UnreadableError(f"a node of page {number} lies outside it")
-        low, high, flags, key_size = NODE.unpack_from(page, offset)
-        yield offset + NODE.size, low, high, flags, key_size
-
-
-def _children(number: int, page: bytes) -> list[int]:
-    return [low | high << 16 | flags << 32 for _, low, high, flags, _ in _nodes(number, page)]
-
-
-def _leaf(head: Head, number: int, page: bytes) -> Iterator[tuple[Entry, tuple[int, int] | None]]:
-    """Each entry, with the first page and the number of pages of a value that has its own."""
-    for start, low, high, flags, key_size in _nodes(number, page):
-        length = low | high << 16
-        data = start + key_size
-        end = data + (8 if flags & BIG else length)
-        if end > len(page):
-            raise UnreadableError(f"a value of page {number} lies outside it")
-        key, value = page[start:data], page[data:end]
-        if flags & BIG:
-            first = int.from_bytes(value, "little")
-            yield Entry(key, None, page=first), (first, run_of(length, head.page_size))
-        elif flags & SUBTREE:
-            yield Entry(key, None, tree=read_subtree(value, head.last_page)), None
-        else:
-            yield Entry(key, value), None

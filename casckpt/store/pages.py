@@ -12,21 +12,17 @@ import os
 import struct
 from array import array
 from collections.abc import Iterator
-from functools import cache
 from itertools import pairwise
 from operator import ge
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from casckpt.errors import NotAStoreError, StoreBusyError
 from casckpt.limits import MAX_FINDINGS
 from casckpt.store.layout import (
     BIG,
-    BRANCH,
     EMPTY,
     HEAD_SIZE,
-    LEAF,
-    NODE,
     OVERFLOW,
     PAGE,
     SUBTREE,
@@ -37,11 +33,11 @@ from casckpt.store.layout import (
     read_subtree,
     run_of,
 )
+from casckpt.store.nodes import Node, read_alike, read_nodes
+from casckpt.store.page_map import FIRST, FREE, USED, PageMap
 from casckpt.store.protocol import PageFault, Pages, Space, TreePages
 
 MAIN, FREE_LIST, HEADS = "main", "free list", "heads"
-_HEADS: Final = 2  # pages 0 and 1
-_UNKNOWN, _USED, _FREE = range(3)
 # A commit may be writing a head while it is read; that takes microseconds.
 _TRIES: Final = 10
 
@@ -131,16 +127,6 @@ def _heads(descriptor: int) -> Iterator[Head]:
         return  # torn by a commit; or damaged, and then the next try fails as well
 
 
-class _Cell(NamedTuple):
-    """A node of a page: its key; of a branch the child; of a leaf the flags, the length, and the value or its page."""
-
-    key: bytes
-    child: int
-    flags: int
-    length: int
-    value: bytes
-
-
 class _Check:
     """One look at the whole file."""
 
@@ -149,7 +135,7 @@ class _Check:
         self._head = head
         self._values = values
         self._size = os.fstat(descriptor).st_size
-        self._map = _PageMap(head.last_page + 1, -(-self._size // head.page_size))
+        self._map = PageMap(head.last_page + 1, -(-self._size // head.page_size))
         self._faults: list[PageFault] = []
         self._found = 0
         self._read = 0
@@ -158,8 +144,8 @@ class _Check:
 
     def run(self) -> Pages:
         subtrees: dict[str, Tree] = {}
-        for key, cell in self._entries(MAIN, self._head.main):
-            tree = self._subtree(key, cell)
+        for key, node in self._entries(MAIN, self._head.main):
+            tree = self._subtree(key, node)
             if tree is not None:
                 subtrees[key.decode("utf-8", "backslashreplace")] = tree
         ours = {space.value.decode() for space in Space}
@@ -172,8 +158,8 @@ class _Check:
             for _ in self._entries(name, tree):
                 pass
         free = array("Q")
-        for key, cell in self._entries(FREE_LIST, self._head.free):
-            free.extend(self._freed(key, cell))
+        for key, node in self._entries(FREE_LIST, self._head.free):
+            free.extend(self._freed(key, node))
         self._mark_free(free)
         used, unknown = self._map.count()
         if self._map.beyond and not self._found:
@@ -197,7 +183,7 @@ class _Check:
         if len(self._faults) < MAX_FINDINGS:
             self._faults.append(PageFault(kind, tree, page, problem))
 
-    def _entries(self, name: str, tree: Tree) -> Iterator[tuple[bytes, _Cell]]:
+    def _entries(self, name: str, tree: Tree) -> Iterator[tuple[bytes, Node]]:
         """The entries of a tree, each page on the way checked; what cannot be followed is a fault, and left out.
 
         Of a sub-database not all are handed out, as nobody needs them.
@@ -216,7 +202,7 @@ class _Check:
             page = self._page(name, number)
             if page is None:
                 continue
-            alike = _alike(page) if level == tree.depth and name not in (MAIN, FREE_LIST) else None
+            alike = read_alike(page) if level == tree.depth and name not in (MAIN, FREE_LIST) else None
             if alike is not None:
                 self._check_order(name, number, alike.keys, low, high, True)
                 leaves += 1
@@ -225,28 +211,28 @@ class _Check:
                     overflow += self._check_run(name, number, first, length)
                 continue
             try:
-                is_leaf, cells = _cells(page)
+                is_leaf, nodes = read_nodes(page)
                 if is_leaf is not (level == tree.depth):
                     raise UnreadableError(f"it is level {level} of a tree of {tree.depth}")
             except UnreadableError as error:
                 self._fault("damaged-page", name, number, str(error))
                 continue
-            self._check_order(name, number, [cell.key for cell in cells], low, high, is_leaf)
+            self._check_order(name, number, [node.key for node in nodes], low, high, is_leaf)
             if not is_leaf:
                 branches += 1
-                keys = [low, *[cell.key for cell in cells[1:]], high]
+                keys = [low, *[node.key for node in nodes[1:]], high]
                 waiting += [
-                    (cell.child, level + 1, keys[at], keys[at + 1]) for at, cell in reversed([*enumerate(cells)])
+                    (node.child, level + 1, keys[at], keys[at + 1]) for at, node in reversed([*enumerate(nodes)])
                 ]
                 continue
             leaves += 1
-            for cell in cells:
+            for node in nodes:
                 entries += 1
-                if cell.flags & BIG:
-                    overflow += self._check_run(name, number, int.from_bytes(cell.value, "little"), cell.length)
-                elif cell.flags and name != MAIN:
+                if node.flags & BIG:
+                    overflow += self._check_run(name, number, node.page, node.length)
+                elif node.flags and name != MAIN:
                     self._fault("damaged-page", name, number, "it holds the root of a tree")
-                yield cell.key, cell
+                yield node.key, node
         self._trees[name] = TreePages(branches, leaves, overflow, entries)
         if not self._reads_heads(name) and overflow < tree.overflow:
             # a value that was written twice in one transaction keeps the pages of the longer one: only its head tells
@@ -298,7 +284,7 @@ class _Check:
     def _take(self, name: str, holder: int, first: int, pages: int) -> bool:
         """Note that a run of pages is in use; False, and a fault, where it cannot be or is in use already."""
         last = first + pages - 1
-        if not _HEADS <= first <= last <= self._head.last_page:
+        if not FIRST <= first <= last <= self._head.last_page:
             self._fault("damaged-page", name, holder, f"it leads to page {last}, of {self._head.last_page + 1}")
         elif (last + 1) * self._head.page_size > self._size:
             self._fault("damaged-page", name, holder, f"page {last} is beyond the file's end at byte {self._size}")
@@ -314,7 +300,7 @@ class _Check:
     def _check_run(self, name: str, number: int, first: int, length: int) -> int:
         """Check the pages of a value; returns how many they are."""
         pages = run_of(length, self._head.page_size)
-        if self._reads_heads(name) and _HEADS <= first <= self._head.last_page:
+        if self._reads_heads(name) and FIRST <= first <= self._head.last_page:
             head = self._bytes(name, first, PAGE.size, first * self._head.page_size)
             if head is None:
                 return pages
@@ -327,25 +313,25 @@ class _Check:
         self._take(name, number, first, pages)
         return pages
 
-    def _subtree(self, key: bytes, cell: _Cell) -> Tree | None:
+    def _subtree(self, key: bytes, node: Node) -> Tree | None:
         name = key.decode("utf-8", "backslashreplace")
         try:
-            if cell.flags != SUBTREE:
+            if node.flags != SUBTREE:
                 raise UnreadableError("it is no tree")
-            return read_subtree(cell.value, self._head.last_page)
+            return read_subtree(node.value, self._head.last_page)
         except UnreadableError as error:
             self._fault("damaged-page", MAIN, self._head.main.root, f"its entry {name}: {error}")
             return None
 
     # -- the free list -------------------------------------------------------------------------------------------------
 
-    def _freed(self, key: bytes, cell: _Cell) -> array[int]:
+    def _freed(self, key: bytes, node: Node) -> array[int]:
         """The pages that one entry of the free list names."""
         free = array("Q")
-        value = cell.value
-        if cell.flags & BIG and cell.length <= 8 * (self._head.last_page + 2):
+        value = node.value
+        if node.flags & BIG and node.length <= 8 * (self._head.last_page + 2):
             first = int.from_bytes(value, "little")
-            read = self._bytes(FREE_LIST, first, cell.length, first * self._head.page_size + PAGE.size)
+            read = self._bytes(FREE_LIST, first, node.length, first * self._head.page_size + PAGE.size)
             if read is None:
                 return free
             value = read
@@ -358,7 +344,7 @@ class _Check:
             free.frombytes(value[8 : 8 + 8 * struct.unpack_from("=Q", value)[0]])
             if any(a <= b for a, b in pairwise(free)):
                 problem = "an entry whose pages are not in order"
-            elif free and not (free[-1] >= _HEADS and free[0] <= self._head.last_page):
+            elif free and not (free[-1] >= FIRST and free[0] <= self._head.last_page):
                 problem = "an entry with pages that there are not"
         if problem:
             self._fault(
@@ -370,130 +356,12 @@ class _Check:
     def _mark_free(self, free: array[int]) -> None:
         for number in free:
             held = self._map.mark_free(number)
-            if held == _USED:
+            if held == USED:
                 self._fault("free-page-in-use", FREE_LIST, number, "it is on the free list, and in use")
-            elif held == _FREE:
+            elif held == FREE:
                 self._fault("damaged-free-list", FREE_LIST, number, "it is on the free list twice")
 
 
 def _comparable(name: str, key: bytes) -> bytes:
     """What orders a key: those of the free list are numbers, little-endian."""
     return key[::-1] if name == FREE_LIST else key
-
-
-def _cells(page: bytes) -> tuple[bool, list[_Cell]]:
-    """Whether a page is a leaf, and its nodes, in order.
-
-    Raises:
-        UnreadableError: something in it is not as LMDB writes it.
-    """
-    _, _, flags, lower, upper = PAGE.unpack_from(page)
-    if flags not in (BRANCH, LEAF):
-        raise UnreadableError("it is no part of a tree")
-    count, odd = divmod(lower - PAGE.size, 2)
-    if count < 1 or odd or not lower <= upper <= len(page):
-        raise UnreadableError("it has no list of nodes")
-    is_leaf = flags == LEAF
-    cells: list[_Cell] = []
-    spans: list[tuple[int, int]] = []
-    for offset in struct.unpack_from(f"={count}H", page, PAGE.size):
-        if not upper <= offset <= len(page) - NODE.size:
-            raise UnreadableError("a node lies outside it")
-        low, high, flags, key_size = NODE.unpack_from(page, offset)
-        start = offset + NODE.size
-        data = start + key_size
-        length = low | high << 16
-        end = data if not is_leaf else data + (8 if flags & BIG else length)
-        if end > len(page) or (is_leaf and flags not in (0, BIG, SUBTREE)):
-            raise UnreadableError("a node reaches out of it, or is of no kind")
-        cells.append(_Cell(page[start:data], length | flags << 32, flags if is_leaf else 0, length, page[data:end]))
-        spans.append((offset, end + end % 2))
-    at = upper
-    for start, end in sorted(spans):
-        if start != at:
-            raise UnreadableError("its nodes overlap, or leave holes")
-        at = end
-    if at != len(page):
-        raise UnreadableError("its nodes overlap, or leave holes")
-    return is_leaf, cells
-
-
-class _Alike(NamedTuple):
-    """A leaf whose nodes are all of one shape: its keys, and first page and length of each value with pages of its
-    own."""
-
-    keys: list[bytes]
-    runs: list[tuple[int, int]]
-
-
-def _alike(page: bytes) -> _Alike | None:
-    """What `_cells` would tell of a leaf, in a fifth of the time; None where it has to be asked."""
-    _, _, flags, lower, upper = PAGE.unpack_from(page)
-    count, odd = divmod(lower - PAGE.size, 2)
-    if flags != LEAF or count < 1 or odd or not lower <= upper <= len(page) - NODE.size:
-        return None
-    low, high, flags, key_size = NODE.unpack_from(page, upper)
-    if flags not in (0, BIG):
-        return None
-    width, odd = divmod(len(page) - upper, count)
-    value = 8 if flags else low | high << 16
-    size = NODE.size + key_size + value
-    if odd or width != size + size % 2:
-        return None
-    lows, highs, kinds, key_sizes, keys, values = zip(
-        *_nodes(key_size, value, bool(flags)).iter_unpack(page[upper:]), strict=True
-    )
-    offsets = struct.unpack_from(f"={count}H", page, PAGE.size)
-    if (
-        kinds.count(flags) != count
-        or key_sizes.count(key_size) != count
-        or not (flags or (lows.count(low) == count and highs.count(high) == count))
-        or sorted(offsets) != [*range(upper, len(page), width)]
-    ):
-        return None
-    places = [(offset - upper) // width for offset in offsets]
-    runs = [(first, low | high << 16) for low, high, first in zip(lows, highs, values, strict=True)] if flags else []
-    return _Alike([keys[at] for at in places], runs)
-
-
-@cache
-def _nodes(key_size: int, value: int, is_big: bool) -> struct.Struct:
-    """A node as it lies in a page, with the byte behind it that keeps the next one even."""
-    return struct.Struct(f"=HHHH{key_size}s{'Q' if is_big else f'{value}s'}{(key_size + value) % 2}x")
-
-
-class _PageMap:
-    """What is known of each page: a byte for those in the file, and by number those that should be beyond its end."""
-
-    def __init__(self, pages: int, in_file: int) -> None:
-        self._pages = pages
-        self._known = bytearray(min(pages, in_file))
-        self._beyond: dict[int, int] = {}
-
-    def take(self, first: int, pages: int) -> bool:
-        """Note that these pages, all in the file, are in use; False where one of them was already."""
-        if self._known.count(_UNKNOWN, first, first + pages) != pages:
-            return False
-        self._known[first : first + pages] = bytes((_USED,)) * pages
-        return True
-
-    def mark_free(self, number: int) -> int:
-        """Note that a page is free; returns what was known of it."""
-        if number >= len(self._known):
-            held = self._beyond.get(number, _UNKNOWN)
-            self._beyond[number] = _FREE
-        else:
-            held = self._known[number]
-            if held == _UNKNOWN:
-                self._known[number] = _FREE
-        return held
-
-    @property
-    def beyond(self) -> int:
-        """Of how many pages beyond the file's end nothing is known."""
-        return max(0, self._pages - len(self._known) - len(self._beyond))
-
-    def count(self) -> tuple[int, int]:
-        """How many pages are in use, the heads among them, and of how many nothing is known."""
-        unknown = self._known.count(_UNKNOWN, _HEADS) + self.beyond
-        return self._known.count(_USED) + _HEADS, unknown

@@ -7,11 +7,8 @@ whether a frame is what it says, and an entry what it looks like, is for those w
 from __future__ import annotations
 
 import os
-import struct
 from array import array
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Final, Self
 
@@ -21,7 +18,6 @@ from casckpt.objects.codec import MOST
 from casckpt.objects.frame import MAGIC, MAX_HEAD, FrameHead, read_head
 from casckpt.store import layout
 from casckpt.store.layout import (
-    BIG,
     BRANCH,
     EMPTY,
     HEAD_SIZE,
@@ -35,6 +31,7 @@ from casckpt.store.layout import (
     Tree,
     UnreadableError,
 )
+from casckpt.store.nodes import Node, read_nodes
 from casckpt.store.protocol import Progress, Space
 
 # Bytes that are read at once.
@@ -48,20 +45,6 @@ _STRETCH: Final = MIB
 _LAYERS: Final = 8
 # Pages that are asked whether they are numbered by a size, until one is found that fits.
 _ASKED: Final = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """An entry of a leaf: its value, or where that has pages of its own, their first in `page`."""
-
-    key: bytes
-    value: bytes
-    flags: int
-    length: int
-
-    @property
-    def page(self) -> int:
-        return int.from_bytes(self.value, "little")
 
 
 class Scanned:
@@ -189,7 +172,7 @@ class Scanned:
             payload + head.payload_length <= self.size
         )
 
-    def _leaf(self, page: bytes) -> list[Entry]:
+    def _leaf(self, page: bytes) -> list[Node]:
         try:
             return read_nodes(page)[1]
         except UnreadableError:
@@ -295,36 +278,3 @@ def _sort(page: bytes, number: int) -> tuple[int, int]:
     if said != number or flags not in (BRANCH, LEAF, OVERFLOW):
         return 0, 0
     return flags, low | high << 16 if flags == OVERFLOW else 1
-
-
-def read_nodes(page: bytes) -> tuple[int, list[Entry]]:
-    """The flags of a page, and its nodes in order; of a branch the length is the child.
-
-    Raises:
-        UnreadableError: something in it is not as LMDB writes it.
-    """
-    _, _, flags, lower, upper = PAGE.unpack_from(page)
-    count, odd = divmod(lower - PAGE.size, 2)
-    if flags not in (BRANCH, LEAF) or count < 1 or odd or not lower <= upper <= len(page):
-        raise UnreadableError("it is no part of a tree")
-    entries: list[Entry] = []
-    spans: list[tuple[int, int]] = []
-    for offset in struct.unpack_from(f"={count}H", page, PAGE.size):
-        if not upper <= offset <= len(page) - NODE.size:
-            raise UnreadableError("a node lies outside it")
-        low, high, kind, key_size = NODE.unpack_from(page, offset)
-        key = offset + NODE.size
-        value = key + key_size
-        if flags == BRANCH:
-            end, length, kind = value, low | high << 16 | kind << 32, 0
-        else:
-            length = low | high << 16
-            end = value + (8 if kind & BIG else length)
-        if end > len(page) or kind not in (0, BIG, SUBTREE):
-            raise UnreadableError("a node reaches out of it, or is of no kind")
-        entries.append(Entry(page[key:value], page[value:end], kind, length))
-        spans.append((offset, end + end % 2))
-    spans.sort()
-    if spans[0][0] != upper or spans[-1][1] != len(page) or any(a[1] != b[0] for a, b in pairwise(spans)):
-        raise UnreadableError("its nodes overlap, or leave holes")
-    return flags, entries

@@ -12,9 +12,7 @@ from casckpt.limits import MIB
 from casckpt.store import layout
 from casckpt.store.layout import (
     BIG,
-    BRANCH,
     EMPTY,
-    LEAF,
     OVERFLOW,
     PAGE,
     SUBTREE,
@@ -23,8 +21,9 @@ from casckpt.store.layout import (
     UnreadableError,
     read_subtree,
 )
+from casckpt.store.nodes import Node, read_nodes
 from casckpt.store.protocol import Space
-from casckpt.store.scan import Entry, Scanned, read_nodes
+from casckpt.store.scan import Scanned
 
 # A record beside the objects is no longer than this.
 _MAX_VALUE: Final = MIB
@@ -72,7 +71,7 @@ class _Walk:
         self._head = head
         self._met: set[int] = set()
 
-    def tree(self, tree: Tree) -> Iterator[Entry]:
+    def tree(self, tree: Tree) -> Iterator[Node]:
         """The entries of a tree, in order.
 
         Raises:
@@ -86,32 +85,32 @@ class _Walk:
             page = self._page(number, 1)
             if PAGE.unpack_from(page)[0] != number:
                 raise UnreadableError("it says that it is another page")
-            flags, nodes = read_nodes(page)
-            if (flags == LEAF) is not (level == tree.depth):
+            is_leaf, nodes = read_nodes(page)
+            if is_leaf is not (level == tree.depth):
                 raise UnreadableError("it is of another level")
-            if flags == BRANCH:
-                waiting += [(child, level + 1) for child in reversed([node.length for node in nodes])]
+            if not is_leaf:
+                waiting += [(child, level + 1) for child in reversed([node.child for node in nodes])]
                 continue
-            for entry in nodes:
-                if last is not None and entry.key <= last:
+            for node in nodes:
+                if last is not None and node.key <= last:
                     raise UnreadableError("its keys are not in order")
-                last = entry.key
+                last = node.key
                 count += 1
-                yield entry
+                yield node
         if count != tree.entries:
             raise UnreadableError("it has not as many entries as it says")
 
-    def value(self, entry: Entry) -> bytes:
-        """The value of an entry, out of its own pages if it has such."""
-        if entry.flags != BIG:
-            return entry.value
-        if entry.length > _MAX_VALUE:
+    def value(self, node: Node) -> bytes:
+        """The value of a node, out of its own pages if it has such."""
+        if node.flags != BIG:
+            return node.value
+        if node.length > _MAX_VALUE:
             raise UnreadableError("a record that is too long for one")
-        data = self._page(entry.page, layout.run_of(entry.length, self._head.page_size))
+        data = self._page(node.page, layout.run_of(node.length, self._head.page_size))
         number, _, flags, *_ = PAGE.unpack_from(data)
-        if (number, flags) != (entry.page, OVERFLOW):
+        if (number, flags) != (node.page, OVERFLOW):
             raise UnreadableError("it is not the first page of a value")
-        return data[PAGE.size : PAGE.size + entry.length]
+        return data[PAGE.size : PAGE.size + node.length]
 
     def _page(self, first: int, pages: int) -> bytes:
         taken = set(range(first, first + pages))

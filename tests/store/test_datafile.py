@@ -232,13 +232,16 @@ def test_entries_that_cannot_be_are_told_as_damage(tmp_path):
     whole = (path / "data.mdb").read_bytes()
     root = head_of(path).main.root * PAGE
     node = root + struct.unpack_from("=H", whole, root + 16)[0]
-    for at, value, says in (
-        (node, struct.pack("=H", 60000), "a value of page"),
-        (node, struct.pack("=H", 8), "has no root"),
-        (node + 4, struct.pack("=H", 0x01), "a reference to page"),
+    size, high, flags, key = layout.NODE.unpack_from(whole, node)
+    for fields, says in (
+        ((60000, high, flags, key), "a node reaches out of it"),
+        ((size, high, 0x04, key), "is of no kind"),
+        ((size - 2, high, flags, key), "overlap, or leave holes"),
+        ((8, high, flags, key + size - 8), "has no root"),
+        ((size, high, 0x01, key + size - 8), "a reference to page"),
     ):
         data = bytearray(whole)
-        data[at : at + len(value)] = value
+        layout.NODE.pack_into(data, node, *fields)
         (path / "data.mdb").write_bytes(data)
         with pytest.raises(CorruptObjectError, match=says):
             open_store(path)
@@ -280,13 +283,13 @@ def graft(path, levels, children):
     first = len(data) // PAGE
     for number in range(first, first + levels):
         page = bytearray(PAGE)
-        nodes = 0 if number == first + levels - 1 else children
-        flags = layout.BRANCH if nodes else layout.LEAF
+        is_leaf = number == first + levels - 1
+        nodes, flags = (1, layout.LEAF) if is_leaf else (children, layout.BRANCH)
         layout.PAGE.pack_into(page, 0, number, 0, flags, 16 + 2 * nodes, PAGE - 8 * nodes)
         for node in range(nodes):
             at = PAGE - 8 * (node + 1)
             struct.pack_into("=H", page, 16 + 2 * node, at)
-            layout.NODE.pack_into(page, at, number + 1, 0, 0, 0)
+            layout.NODE.pack_into(page, at, 0 if is_leaf else number + 1, 0, 0, 0)
         data += page
     for start in (16, PAGE + 16):
         meta = list(layout.META.unpack_from(data, start))
