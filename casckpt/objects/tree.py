@@ -193,6 +193,8 @@ def _ext(code: int, data: memoryview) -> object:
 _PLAIN: Final = frozenset((type(None), bool, int, float, str, bytes))
 
 _unpacker = msgspec.msgpack.Decoder(ext_hook=_ext)
+# msgspec looks into a class when it first meets it, and crashes where two threads do so at once: it is met here.
+msgspec.msgpack.Decoder(TensorRecord)
 
 
 def unpack(raw: bytes) -> Any:

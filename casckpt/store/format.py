@@ -30,6 +30,11 @@ class _Version(msgspec.Struct):
     version: int
 
 
+# Made here, as all are: msgspec crashes where two threads are the first to come to a class.
+_version = msgspec.msgpack.Decoder(_Version)
+_decoder = msgspec.msgpack.Decoder(StoreFormat)
+
+
 def new_format(store: str, *, hash: str | None, chunk_size: int | None, codec: str | None) -> StoreFormat:
     """The record of a store about to be created; None stands for the default.
 
@@ -85,14 +90,14 @@ def decode_format(store: str, data: bytes) -> StoreFormat:
         CorruptObjectError: it is not a record, or holds values that no store can have.
     """
     try:
-        version = msgspec.msgpack.decode(data, type=_Version).version
+        version = _version.decode(data).version
         if version > FORMAT_VERSION:
             raise NewerFormatError(
                 f"its format is {version}, and this casckpt knows formats up to {FORMAT_VERSION}",
                 store=store,
                 remedy="use a later casckpt: pip install --upgrade casckpt",
             )
-        record = msgspec.msgpack.decode(data, type=StoreFormat)
+        record = _decoder.decode(data)
         uuid.UUID(record.uuid)
     except (msgspec.DecodeError, ValueError) as error:
         raise CorruptObjectError(f"{store}: the format record cannot be read: {error}") from error

@@ -33,6 +33,10 @@ class Opener(msgspec.Struct, frozen=True):
         return f"process {self.pid} on {self.host} ({self.program}) since {self.since}"
 
 
+# Made here, as all are: msgspec crashes where two threads are the first to come to a class.
+_decoder = msgspec.json.Decoder(Opener)
+
+
 def this_process() -> Opener:
     """This process, as of now."""
     argv = getattr(sys, "argv", None) or ["python"]  # an embedding program may have set none
@@ -44,7 +48,7 @@ def describe(path: Path) -> str:
     """The line that stands in a file of `introduce`, as far as it can be read."""
     try:
         with path.open("rb") as file:
-            return str(msgspec.json.decode(file.read(_MAX_RECORD), type=Opener))
+            return str(_decoder.decode(file.read(_MAX_RECORD)))
     except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return "a process that does not say who it is"
 

@@ -35,6 +35,10 @@ class Progress(msgspec.Struct, frozen=True):
     reuses: bool
 
 
+# msgspec crashes where two threads are the first to come to a class: it comes to it here.
+msgspec.msgpack.Decoder(Progress)
+
+
 class Run:
     """What a Checkpointer saves. states: live objects by name. position: in the loader, if there is one."""
 

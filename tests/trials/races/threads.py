@@ -113,12 +113,16 @@ class _Threads:
         if child == 0:
             _in_child(self, self.rng.random() < 0.5)
         _, status = os.waitpid(child, 0)
-        assert status == 0, f"a forked child ended with {status}"
+        said = Path(f"{self.path} {child}")
+        assert status == 0, f"a forked child ended with {status}: {said.read_text()}"
+        said.unlink()
         time.sleep(0.02)
 
 
 def _in_child(threads: _Threads, opens: bool) -> None:
     """What a DataLoader's worker might do with what it inherited; never returns."""
+    said = os.open(f"{threads.path} {os.getpid()}", os.O_WRONLY | os.O_CREAT)
+    os.dup2(said, 2)  # of itself, and where it hangs
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     faulthandler.dump_traceback_later(20)
     signal.alarm(30)
