@@ -11,7 +11,8 @@ import pytest
 
 from casckpt.cli.commands import status
 from casckpt.history.repository import History
-from casckpt.store.lmdb_store import LmdbReader, LmdbStore
+from casckpt.store.lmdb_store import LmdbStore
+from casckpt.store.lmdb_transactions import LmdbReader
 from casckpt.store.locks import is_seen_held
 from casckpt.store.protocol import Space, StoreSize
 from tests.cli.conftest import Casckpt

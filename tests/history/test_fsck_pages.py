@@ -14,7 +14,8 @@ from casckpt.history.fsck.findings import SORTS
 from casckpt.history.fsck.report import unopened
 from casckpt.history.repository import History
 from casckpt.store.layout import BRANCH, HEAD_SIZE, LEAF, META, NODE, PAGE, TREE, read_head
-from casckpt.store.lmdb_store import LmdbReader, open_store
+from casckpt.store.lmdb_store import open_store
+from casckpt.store.lmdb_transactions import LmdbReader
 from casckpt.store.protocol import Space
 from tests.history.pages import SIZE, File, fill, pick, put
 from tests.history.world import commit

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from casckpt.errors import StoreClosedError
-from casckpt.store.lmdb_store import LmdbReader, LmdbStore, LmdbWriter, open_store
+from casckpt.store.lmdb_store import LmdbStore, open_store
+from casckpt.store.lmdb_transactions import LmdbReader, LmdbWriter
 from casckpt.store.memory import MemoryReader, MemoryStore
 from casckpt.store.protocol import MAX_KEY, Reader, Space, Store, Writer
 

@@ -19,7 +19,7 @@ from casckpt.errors import CorruptObjectError, MissingObjectError
 from casckpt.history.fetch import Objects
 from casckpt.objects.chain import Chain
 from casckpt.objects.ids import IdScheme, Kind
-from casckpt.store.lmdb_store import LmdbReader
+from casckpt.store.lmdb_transactions import LmdbReader
 from casckpt.store.memory import MemoryStore
 from casckpt.store.protocol import Space
 from casckpt.tensors import load as pipeline
