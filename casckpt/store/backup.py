@@ -8,7 +8,6 @@ It has another name until all of it is on the disk.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import signal
@@ -24,19 +23,19 @@ from casckpt.errors import CorruptObjectError, NotAStoreError, StoreBusyError, S
 from casckpt.limits import MIB
 from casckpt.store import filesystem
 from casckpt.store.aside import Aside, aside
-from casckpt.store.datafile import look_into
+from casckpt.store.datafile import damaged, look_into
 from casckpt.store.environment import Environment
 from casckpt.store.format import COUNTER_KEY, decode_format
 from casckpt.store.locks import FileLock
 from casckpt.store.mark import Mark, mark_copy
 from casckpt.store.protocol import BackupReport, Progress, Space
 from casckpt.store.transaction import Handle, Transaction
+from casckpt.store.unfinished import BACKING_UP, UNKNOWN, Filling, check_free, filling, is_at, sync
 
 PARTIAL: Final = "data.mdb.partial"
+_OWN: Final = frozenset({PARTIAL})
 _BLOCK: Final = MIB  # what is read from the pipe at once: as much as it holds, and as LMDB writes
 _BESIDE: Final = MIB  # the mark, the gate and the folder
-# What file systems say that have no locks, or cannot sync a folder.
-_UNKNOWN: Final = frozenset({errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EPERM, errno.EACCES})
 
 
 def backup(environment: Environment, handle: Handle, destination: Path, progress: Progress) -> BackupReport:
@@ -61,16 +60,17 @@ def _backup(environment: Environment, handle: Handle, place: Path, held: Aside) 
         try:
             _check_room(place, copying.expected)
             place.mkdir(parents=True, exist_ok=True)
-            length = _write_copy(environment, copying, place, held)
+            with filling(place, BACKING_UP, _OWN, "backup", loose=_OWN) as found:
+                length = _write_copy(environment, copying, place, found, held)
+                mark_copy(place / "mark", Mark(environment.format.uuid, copying.counter))
+                (place / "gate").touch()
+                _sync(place)
         finally:
             copying.let_go()
-        mark_copy(place / "mark", Mark(environment.format.uuid, copying.counter))
-        (place / "gate").touch()
-        _sync(place)
         return length
 
 
-def _write_copy(environment: Environment, copying: _Copying, place: Path, held: Aside) -> int:
+def _write_copy(environment: Environment, copying: _Copying, place: Path, found: Filling, held: Aside) -> int:
     """Write the data file, under its own name once it is whole and on the disk; returns its length."""
     partial = place / PARTIAL
     file = FileLock(partial)
@@ -82,9 +82,7 @@ def _write_copy(environment: Environment, copying: _Copying, place: Path, held: 
             held.report("waiting for the disk", 0, 0)
             os.fsync(file.descriptor)
             _check_whole(environment, partial)
-            if (place / "data.mdb").exists():
-                raise _occupied(place, "data.mdb")
-            partial.rename(place / "data.mdb")
+            found.put(partial)
         except BaseException:
             with contextlib.suppress(OSError):  # which would hide what went wrong; the next backup begins it anew
                 partial.unlink()
@@ -102,16 +100,7 @@ def _check_place(environment: Environment, place: Path) -> None:
         return
     if not place.is_dir():
         raise NotAStoreError("this is a file", store=str(place), remedy="give a new folder, or an empty one")
-    names = {entry.name for entry in place.iterdir()} - {PARTIAL}
-    if names:
-        raise _occupied(place, min(names))
-
-
-def _occupied(place: Path, name: str) -> NotAStoreError:
-    what = "a store, or a whole backup, is" if name == "data.mdb" else "other things are"
-    return NotAStoreError(
-        f"{what} in this folder ({name})", store=str(place), remedy="give a new folder, or an empty one"
-    )
+    check_free(place, BACKING_UP, _OWN, loose=_OWN)
 
 
 def _check_room(place: Path, expected: int) -> None:
@@ -132,10 +121,10 @@ def _lock(place: Path, file: FileLock) -> None:
     try:
         mine = file.acquire(wait=False)
     except OSError as error:
-        if error.errno not in _UNKNOWN:
+        if error.errno not in UNKNOWN:
             raise
         mine = True
-    if not mine or not _is_at(file):  # a file that was renamed just now is somebody's whole copy
+    if not mine or not is_at(file):  # a file that was renamed just now is somebody's whole copy
         raise StoreBusyError("another backup to this place is under way", store=str(place), remedy="give another one")
     os.ftruncate(file.descriptor, 0)
 
@@ -145,13 +134,6 @@ def _keep_private(environment: Environment, descriptor: int) -> None:
     allowed = (environment.path / "data.mdb").stat().st_mode & os.fstat(descriptor).st_mode
     with contextlib.suppress(OSError):
         os.fchmod(descriptor, allowed & 0o777)
-
-
-def _is_at(file: FileLock) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.descriptor), file.path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def _pump(copying: _Copying, descriptor: int, held: Aside, place: Path) -> int:
@@ -188,7 +170,10 @@ class _Copying:
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
         assert snapshot.raw is not None
-        counter = snapshot.raw.get(COUNTER_KEY, db=environment.databases[Space.META])
+        try:
+            counter = snapshot.raw.get(COUNTER_KEY, db=environment.databases[Space.META])
+        except lmdb.Error as error:
+            raise damaged(environment.path, error) from error
         self.counter = 0 if counter is None else int.from_bytes(counter, "big")
         """Of the snapshot: LMDB's copy is taken a moment later, and may hold more, never less."""
         self.expected = environment.pages(snapshot)[0] * environment.page_size
@@ -258,8 +243,4 @@ def _sync(place: Path) -> None:
     for folder in (place, *place.parents):
         if folder.stat().st_dev != device:
             return
-        try:
-            filesystem.sync_folder(folder)
-        except OSError as error:
-            if error.errno not in _UNKNOWN:
-                raise
+        sync(folder)

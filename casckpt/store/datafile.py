@@ -144,6 +144,11 @@ def way_out(store: Path) -> str:
     )
 
 
+def damaged(store: Path, problem: object) -> CorruptObjectError:
+    """What to raise where the data file of a store shows that it is damaged."""
+    return CorruptObjectError(f"{store}: its database is damaged: {problem}", remedy=way_out(store))
+
+
 class _DataFile:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor

@@ -27,6 +27,7 @@ from casckpt.errors import (
     StoreFailedError,
 )
 from casckpt.store import openers
+from casckpt.store.datafile import damaged
 from casckpt.store.examined import Watch, note_good
 from casckpt.store.format import COUNTER_KEY
 from casckpt.store.gate import Gate
@@ -281,12 +282,21 @@ class Environment:
         return (total - used) * self.page_size
 
     def pages(self, transaction: Transaction) -> tuple[int, int]:
-        """How many pages hold something, and how many there are."""
+        """How many pages hold something, and how many there are.
+
+        Raises:
+            CorruptObjectError
+        """
         assert transaction.raw is not None
-        used = 2  # the heads
-        for database in (None, *self.databases.values()):
-            stat = transaction.raw.stat(database) if database is not None else self._raw.stat()
-            used += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+        stats = [self._raw.stat()]
+        try:
+            for database in self.databases.values():
+                transaction.raw.get(b"\0", db=database)  # LMDB's figures of a root that it cannot read are noughts
+                stats.append(transaction.raw.stat(database))
+        except lmdb.Error as error:
+            raise damaged(self.path, error) from error
+        heads = 2
+        used = heads + sum(stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"] for stat in stats)
         return used, self._raw.info()["last_pgno"] + 1
 
     @contextlib.contextmanager

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 import lmdb
 
 from casckpt.errors import CorruptObjectError, StoreClosedError
-from casckpt.store.datafile import way_out
+from casckpt.store.datafile import damaged
 from casckpt.store.environment import Environment
 from casckpt.store.protocol import MAX_KEY, Space
 from casckpt.store.runs import has_own_pages, problem_of
@@ -63,8 +63,7 @@ class LmdbReader:
         return value
 
     def _damaged(self, error: lmdb.Error | str) -> CorruptObjectError:
-        path = self._environment.path
-        return CorruptObjectError(f"{path}: its database is damaged: {error}", remedy=way_out(path))
+        return damaged(self._environment.path, error)
 
     def _view(self, space: Space, key: bytes) -> memoryview | None:
         try:
@@ -140,6 +139,7 @@ class LmdbReader:
 
     def count(self, space: Space) -> int:
         """How many keys the space holds."""
+        self.has(space, b"\0")  # LMDB's own figures of a tree whose root it cannot read are noughts, and no error
         return self._raw().stat(self._databases[space])["entries"]
 
     def hand_over(self) -> None:

@@ -19,7 +19,7 @@ from casckpt.errors import (
     StoreNotFoundError,
 )
 from casckpt.store import filesystem, openers
-from casckpt.store.datafile import do_follow, is_last, look_into, transactions, way_out
+from casckpt.store.datafile import damaged, do_follow, is_last, look_into, transactions
 from casckpt.store.environment import Environment
 from casckpt.store.examined import NAME, Watch, is_known, note_good
 from casckpt.store.format import (
@@ -36,6 +36,7 @@ from casckpt.store.lmdb_open import MAX_READERS, open_error, open_lmdb
 from casckpt.store.locks import FileLock
 from casckpt.store.mark import Mark, read_mark, reset_mark
 from casckpt.store.protocol import PageFault, Space, StoreFormat
+from casckpt.store.unfinished import BACKING_UP, SALVAGING
 
 if TYPE_CHECKING:
     from lmdb import _Database
@@ -51,8 +52,7 @@ _CREATING: Final = "creating"
 _OURS: Final = frozenset({DATA, LOCK, "gate", "openers", "mark", "maintenance", _CREATING, NAME})
 # What a command that was killed leaves where it was to make a store, by the command: given again, it clears that away.
 _SALVAGING: Final = "salvaging"
-_SALVAGING_LOCK: Final = "salvaging.lock"
-_UNFINISHED: Final = {_SALVAGING: "salvage", _SALVAGING_LOCK: "salvage", "data.mdb.partial": "backup"}
+_UNFINISHED: Final = {SALVAGING: "salvage", BACKING_UP: "backup", "data.mdb.partial": "backup"}
 _ACCEPT: Final = (
     "restore it from a backup, or go on with what is there: open it with accept_loss=True, or run "
     "`casckpt fsck --accept-loss`"
@@ -90,8 +90,7 @@ def open_environment(path: Path, wanted: Wanted) -> Environment:
                 wanted.check(str(path), held)
                 clear_compacting(path)  # whoever makes one has the gate until it is in place
                 _clear(path / _CREATING)
-                _clear(path / _SALVAGING)  # of a salvage that was killed when its store had come to its place
-                (path / _SALVAGING_LOCK).unlink(missing_ok=True)
+                _take_over(path)
                 alone = not openers.live(path)
                 if alone:
                     _examine(path, held, accept_loss=wanted.accept_loss)
@@ -134,6 +133,16 @@ def _clear(folder: Path) -> None:
         folder.rmdir()
 
 
+def _take_over(path: Path) -> None:
+    """Have a store that came to its place right before a salvage or a backup was killed, and what is left of that. Else
+    the same command, given again, would put another one over it. Without their files nothing is known to be theirs."""
+    if (path / SALVAGING).exists():
+        with contextlib.suppress(OSError):  # only if it is empty, as a salvage leaves it
+            (path / _SALVAGING).rmdir()
+    for name in (SALVAGING, BACKING_UP):
+        (path / name).unlink(missing_ok=True)
+
+
 def _check_place(path: Path, wanted: Wanted) -> None:
     """Refuse, before anything is made, what is no place for a store.
 
@@ -170,11 +179,11 @@ def _look(path: Path, wanted: Wanted) -> StoreFormat | None:
         except NotAStoreError as error:
             if read_mark(path / "mark") is None:
                 raise
-            raise _damaged(path, error.problem) from error  # it was one, or nothing would be acknowledged
+            raise damaged(path, error.problem) from error  # it was one, or nothing would be acknowledged
         if contents.format is not None:
             return decode_format(store, contents.format)
         if not contents.blank and read_mark(path / "mark") is not None:
-            raise _damaged(path, "its format record is not there")
+            raise damaged(path, "its format record is not there")
         if not contents.blank:
             raise NotAStoreError(f"its {DATA} was not written by casckpt", store=store, remedy="give another path")
     mark = read_mark(path / "mark")
@@ -215,7 +224,7 @@ def _examine(path: Path, format: StoreFormat, *, accept_loss: bool) -> None:
     if faults or found.found > len(found.faults):
         first = (faults or found.faults)[0]
         more = f", and {found.found - 1} more things" if found.found > 1 else ""
-        raise _damaged(path, f"page {first.page} ({first.tree}): {first.problem}{more}")
+        raise damaged(path, f"page {first.page} ({first.tree}): {first.problem}{more}")
     note_good(path, format.uuid, last)
 
 
@@ -239,7 +248,7 @@ def _create(path: Path, format: StoreFormat) -> None:
                 transaction.put(COUNTER_KEY, (1).to_bytes(8, "big"), db=databases[Space.META])
             raw.sync(True)
         if not _is_blank(path / DATA):  # asked anew, and last: what is renamed over is gone
-            raise _damaged(path, f"{DATA} holds something, and was taken for one that does not")
+            raise damaged(path, f"{DATA} holds something, and was taken for one that does not")
         (beside / DATA).rename(path / DATA)
     except lmdb.Error as error:  # no write of it went through, or no sync
         raise open_error(path, error) from error
@@ -266,7 +275,7 @@ def open_databases(path: Path, raw: lmdb.Environment, format: StoreFormat) -> di
                 _count(transaction, found)
             return found
     except lmdb.Error as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
 
 
 def _count(transaction: lmdb.Transaction, databases: dict[Space, _Database]) -> None:
@@ -297,10 +306,6 @@ def _heal_heads(path: Path, raw: lmdb.Environment, databases: dict[Space, _Datab
         raise open_error(path, error) from error
 
 
-def _damaged(path: Path, problem: object) -> CorruptObjectError:
-    return CorruptObjectError(f"{path}: its database is damaged: {problem}", remedy=way_out(path))
-
-
 def _check_mark(
     path: Path, raw: lmdb.Environment, databases: dict[Space, _Database], format: StoreFormat, *, accept_loss: bool
 ) -> None:
@@ -309,7 +314,7 @@ def _check_mark(
         try:
             held = transaction.get(COUNTER_KEY, db=databases[Space.META])
         except lmdb.Error as error:
-            raise _damaged(path, error) from error
+            raise damaged(path, error) from error
     counter = 0 if held is None else int.from_bytes(held, "big")
     if mark is None or (mark.store == format.uuid and mark.counter <= counter):
         return
