@@ -389,10 +389,10 @@ class Environment:
         """Spare the next opening the examination, if nobody else is here, or was, or changed the file."""
         if self._failure:  # and it may be closed already
             return
-        last = self._raw.info()["last_txnid"]
-        if not self._watch.is_untouched(last):
-            return
-        with contextlib.suppress(OSError):  # as where the folder is gone
+        with contextlib.suppress(OSError, lmdb.Error):  # as where the folder is gone, or its opening was interrupted
+            last = self._raw.info()["last_txnid"]
+            if not self._watch.is_untouched(last):
+                return
             gate = FileLock(self.path / "gate")
             try:
                 if gate.acquire(wait=False) and openers.live(self.path) == [self._opener.path]:

@@ -6,6 +6,7 @@ It must change nothing in a folder that is not a store of ours.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -13,7 +14,6 @@ from typing import TYPE_CHECKING, Final
 import lmdb
 
 from casckpt.errors import (
-    CorruptObjectError,
     HistoryLostError,
     NotAStoreError,
     StoreNotFoundError,
@@ -76,8 +76,11 @@ class Wanted:
         check_settings(store, held, hash=self.hash, chunk_size=self.chunk_size, codec=self.codec)
 
 
-def open_environment(path: Path, wanted: Wanted) -> Environment:
-    """The environment of the store at `path`. Never where this process has it open: LMDB's lock on it would fall."""
+def open_environment(path: Path, wanted: Wanted, know: Callable[[Environment], None]) -> Environment:
+    """The environment of the store at `path`. Never where this process has it open: LMDB's lock on it would fall.
+
+    know: called with it while it would still be shut again, so that no interrupt leaves one that nobody knows of.
+    """
     filesystem.refuse_network(path)
     fresh = new_format(str(path), hash=wanted.hash, chunk_size=wanted.chunk_size, codec=wanted.codec)
     _check_place(path, wanted)
@@ -117,6 +120,7 @@ def open_environment(path: Path, wanted: Wanted) -> Environment:
         if alone:
             _heal_heads(path, raw, databases, watch)
         environment = Environment(path, raw, opener, format, databases, watch)
+        know(environment)
         undo.pop_all()
         return environment
 

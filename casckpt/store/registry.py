@@ -26,7 +26,8 @@ def acquire(path: Path, wanted: Wanted, handle: Handle) -> Environment:
     """The environment of the store at `path`, opened or shared, for a handle; `release` gives it back."""
     with _lock, filesystem.system_errors(path, "it cannot be opened"):
         environment = _by_file.get(_identity(path) or (0, 0))
-        # Without a handle where an interrupt came while the last one was given back: it may be shut, or half so.
+        # Without a handle where an interrupt came while the first one was given out, or the last one given back: it may
+        # be shut, or half so.
         if environment is not None and (environment.failed or not environment.handles):
             if not _forget(environment):
                 raise StoreBusyError(
@@ -37,10 +38,7 @@ def acquire(path: Path, wanted: Wanted, handle: Handle) -> Environment:
                 )
             environment = None
         if environment is None:
-            environment = open_environment(path, wanted)
-            identity = _identity(path)
-            assert identity is not None
-            _by_file[identity] = environment
+            environment = open_environment(path, wanted, _know)
         else:
             wanted.check(str(path), environment.format)
         environment.handles.add(handle)
@@ -110,6 +108,13 @@ def _take_up(environment: Environment, transaction: int | None) -> None:
         raise failed from error
     environment.take_up(raw, databases)
     _register(environment)
+
+
+def _know(environment: Environment) -> None:
+    """Know an environment that was just opened."""
+    identity = _identity(environment.path)
+    assert identity is not None
+    _by_file[identity] = environment
 
 
 def _register(environment: Environment) -> None:

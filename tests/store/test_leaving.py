@@ -1,4 +1,4 @@
-"""Whoever is interrupted while he leaves a store opens it again, and leaves it again: nothing shut is given out."""
+"""Whoever is interrupted while he opens or leaves a store opens it again, and leaves it: nothing shut is given out."""
 
 from __future__ import annotations
 
@@ -61,6 +61,53 @@ while True:
     assert not registry._by_file and not list((path / "openers").iterdir()), seen
 print(seen)
 """
+
+
+INTERRUPT_EVERY_CALL_OF_AN_OPENING = """
+import sys
+from pathlib import Path
+from casckpt.store.lmdb_store import open_store
+from casckpt.store.protocol import Space
+
+path = Path(sys.argv[1])
+left = 0
+
+def trace(frame, event, arg):
+    global left
+    name = frame.f_code.co_filename
+    if event in ("call", "c_return") and ("casckpt" in name or "contextlib" in name):
+        left -= 1
+        if left == 0:
+            raise KeyboardInterrupt
+
+seen = 0
+sys.unraisablehook = lambda _: None  # in a __del__ it goes no further
+open_store(path).close()
+while True:
+    left = seen + 1
+    sys.setprofile(trace)
+    try:
+        store = open_store(path)
+    except KeyboardInterrupt:
+        sys.setprofile(None)
+    else:
+        sys.setprofile(None)
+        store.close()
+        if left > 0:
+            break
+    seen += 1
+    other = open_store(path)
+    with other.write(durable=False, room=None) as writer:
+        writer.put(Space.REF, b"key", b"%d" % seen)
+    other.close()
+print(seen)
+"""
+
+
+def test_an_interrupt_at_any_call_of_an_opening_leaves_a_store_that_opens(tmp_path: Path) -> None:
+    """LMDB's lock would fall with a second opening of a file that nobody knows to be open."""
+    assert int(run(INTERRUPT_EVERY_CALL_OF_AN_OPENING, tmp_path / "store")) > 300
+    open_store(tmp_path / "store", create=False).close()
 
 
 @pytest.mark.parametrize("then", ["again", "opened"])
