@@ -24,7 +24,7 @@ def read_index(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         ImportFormatError
     """
     try:
-        found = json.loads(read_bounded(path, MAX_INDEX), object_pairs_hook=only_once)
+        found = json.loads(read_bounded(path, MAX_INDEX).decode(), object_pairs_hook=only_once)
         metadata, places = found.get("metadata", {}), found["weight_map"]
     except (ValueError, LookupError, AttributeError, RecursionError) as error:
         raise ImportFormatError(f"no index of weights: {error}", file=str(path)) from error

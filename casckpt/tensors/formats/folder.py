@@ -102,7 +102,7 @@ def _side_files(path: Path, names: list[str]) -> dict[str, bytes]:
 
 def _step(path: Path, files: dict[str, bytes]) -> int | None:
     try:
-        found = json.loads(files[path.name])
+        found = json.loads(files[path.name].decode())
     except (ValueError, RecursionError) as error:
         raise ImportFormatError(f"no JSON: {error}", file=str(path)) from error
     step = found.get("global_step") if isinstance(found, dict) else None

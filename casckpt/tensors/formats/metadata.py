@@ -29,7 +29,7 @@ def metadata_of(meta: Mapping[str, object]) -> dict[str, str]:
     found = meta.get(KEY)
     if isinstance(found, bytes):
         try:
-            found = json.loads(zlib.decompressobj().decompress(found, MAX_SAFETENSORS_HEADER))
+            found = json.loads(zlib.decompressobj().decompress(found, MAX_SAFETENSORS_HEADER).decode())
         except (zlib.error, ValueError, RecursionError):
             return {}
     if not isinstance(found, dict):

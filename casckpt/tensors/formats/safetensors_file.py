@@ -190,7 +190,7 @@ def _header(path: Path) -> dict[str, Any]:
         raw = file.read(length)
     if len(raw) != length:
         raise ValueError("it ends in its header")
-    fields = json.loads(raw, object_pairs_hook=only_once)
+    fields = json.loads(raw.decode(), object_pairs_hook=only_once)  # of bytes json would guess the encoding
     if not isinstance(fields, dict):
         raise ValueError("a header that is no object")
     return fields

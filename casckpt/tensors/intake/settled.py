@@ -109,7 +109,7 @@ def _file_lacks(path: Path) -> str | None:
 def _safetensors_end(header: bytes) -> int | None:
     """Where the last tensor ends, in bytes behind the header; None where this is no header: reading it will say why."""
     try:
-        entries = json.loads(header)
+        entries = json.loads(header.decode())
         return max([0, *(int(entry["data_offsets"][1]) for name, entry in entries.items() if name != "__metadata__")])
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
         return None
@@ -123,7 +123,7 @@ def _folder_lacks(folder: Path) -> str | None:
     for name in sorted(names):
         if name.endswith(INDEX):
             try:
-                index = json.loads(read_bounded(folder / name, MAX_INDEX))
+                index = json.loads(read_bounded(folder / name, MAX_INDEX).decode())
                 shards = {str(shard) for shard in index["weight_map"].values()}
             except (ImportFormatError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 return f"{name} cannot be read"

@@ -28,6 +28,7 @@ from casckpt.objects.values import ArrayRecord, BlobRecord, Map, TensorRecord, V
 from casckpt.tensors.formats import folder, read_state
 from casckpt.tensors.formats.write import write_state
 from casckpt.tensors.repository import Repository
+from casckpt.tensors.shards import read_index
 from tests.equality import assert_same
 
 relaxed = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=150)
@@ -143,6 +144,19 @@ def test_a_header_that_lies_is_refused(tmp_path: Path, name: str) -> None:
     header, length = BAD_HEADERS[name]
     with pytest.raises(ImportFormatError, match=r"w\.safetensors"):
         read_state(safetensors_file(tmp_path / "w.safetensors", header, length=length))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32-le", "utf-8-sig"])
+def test_an_index_of_another_encoding_is_refused(tmp_path: Path, encoding: str) -> None:
+    """Of bytes json would guess the encoding, and have Python load the code for whatever a file looks like."""
+    safetensors_file(tmp_path / "w.safetensors", {"w": field(0, 64)})
+    index = tmp_path / "model.safetensors.index.json"
+    text = json.dumps({"metadata": {}, "weight_map": {"w": "w.safetensors"}})
+    index.write_bytes(text.encode())
+    assert read_index(index) == ({}, {"w": "w.safetensors"})
+    index.write_bytes(text.encode(encoding))
+    with pytest.raises(ImportFormatError, match=r"index\.json"):
+        read_index(index)
 
 
 def with_entry(path: Path, entry: bytes, names: tuple[str, ...] = ("w",)) -> Path:
