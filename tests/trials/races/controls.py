@@ -55,12 +55,39 @@ def _a_ref_moves_without_a_look() -> None:
     ingest.move_ref = anyway
 
 
+def _what_is_there_is_called_pruned() -> None:
+    """Loads say of every fourth commit that retention has taken it, unless it is a branch's newest."""
+    from casckpt.errors import PrunedCommitError
+    from casckpt.history.records import all_refs
+    from casckpt.tensors import repository
+
+    check = repository.check_not_pruned
+
+    def wrongly(reader: Any, commit: bytes) -> None:
+        check(reader, commit)
+        if commit[0] % 4 == 0 and commit not in {oid for _, oid in all_refs(reader)}:
+            raise PrunedCommitError("it is there")
+
+    repository.check_not_pruned = wrongly  # type: ignore[attr-defined]
+
+
+def _nobody_looks_whether_it_is_whole() -> None:
+    """A file is not examined when it is opened, and fsck is content with whatever it finds."""
+    from casckpt.history.fsck.report import FsckReport
+    from casckpt.store import opening
+
+    FsckReport.ok = True  # type: ignore[assignment,method-assign]
+    opening._examine = lambda *given, **more: None
+
+
 CONTROLS: Final[dict[str, Callable[[], None]]] = {
     "gc does not look again": _gc_does_not_look_again,
     "publishing does not look again": _publishing_does_not_look_again,
     "the snapshot ends early": _the_snapshot_ends_early,
     "a ref moves to what was pruned": _a_ref_moves_to_what_was_pruned,
     "a ref moves without a look": _a_ref_moves_without_a_look,
+    "what is there is called pruned": _what_is_there_is_called_pruned,
+    "nobody looks whether it is whole": _nobody_looks_whether_it_is_whole,
 }
 
 # By what each is seen, as a pattern: another break of the same game is the fault of the harness.
@@ -71,4 +98,6 @@ BREAKS: Final[dict[str, str]] = {
     "the snapshot ends early": _MISSING,
     "a ref moves to what was pruned": r"PrunedCommitError: commit \w+ was pruned|was stripped, though something led",
     "a ref moves without a look": r"left a commit behind|went from where it was not|is not where its",
+    "what is there is called pruned": r"told that of \(.*\) one is gone, and they are there",
+    "nobody looks whether it is whole": r"fsck finds nothing, and \w+Error|holds another state",
 }

@@ -17,6 +17,7 @@ from casckpt.history.retention import Keep
 from casckpt.store.lmdb_store import open_store
 from tests.history.world import commit
 from tests.trials.races.children import Child, family
+from tests.trials.races.controls import CONTROLS
 from tests.trials.races.moves import CHUNK, STATES, load, state
 from tests.trials.recipe import Recipe
 
@@ -41,8 +42,10 @@ def _write(pipe: Connection, path: str) -> None:
             pipe.send(made)
 
 
-def _examine(pipe: Connection) -> None:
-    """Open each copy that is named, check it, and say what all its commits hold."""
+def _examine(pipe: Connection, control: str | None) -> None:
+    """Open each copy that is named, check it, and say what all its commits hold. control: what is broken in it."""
+    if control is not None:
+        CONTROLS[control]()
     while (path := pipe.recv()) is not None:
         pipe.send(_outcome(path))
 
@@ -83,12 +86,13 @@ def _copy(source: Path, target: Path, rng: Random, writer: Child, made: dict[str
                     made.update(writer.hear())
 
 
-def _trials(seeds: Iterable[int], folder: Path) -> Generator[Counter[str], None, None]:
+def copies(seeds: Iterable[int], folder: Path, control: str | None = None) -> Generator[Counter[str], None, None]:
+    """A copy for each seed, and what came of it. control: what is broken in whoever opens it."""
     path = folder / "store"
     made: dict[str, int] = {}
     with family() as child:
         writer: Child | None = None
-        examiner = child("examiner", _examine)
+        examiner = child("examiner", _examine, control)
         for count, seed in enumerate(seeds):
             if writer is None or count % _LIFE == 0:  # a log that grows makes it slow
                 if writer is not None:
@@ -116,5 +120,5 @@ COPIES: Final = Recipe(
     what="the folder copied by cp while others write: a copy is whole, or refused, or says that it is damaged",
     unit="copies",
     goal=20_000,
-    trials=_trials,
+    trials=copies,
 )

@@ -88,6 +88,9 @@ def _judge(path: Path, accounts: list[Account]) -> None:
                 assert line == account.line, f"{writer} is not what its writer was told"
             for tag, commit in account.tags.items():
                 assert repo.resolve(tag).id == commit and not there[commit].pruned, f"{tag} was lost"
+            for is_unknown, commits in account.gone:
+                really = [one for one in commits if one not in there or (one in released and not is_unknown)]
+                assert really, f"told that of {commits} one is gone, and they are there"
         if SHARED in branches:
             shared = {commit.id for commit in repo.log(SHARED)}
             told = {commit for account in accounts for commit in account.shared}

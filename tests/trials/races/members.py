@@ -10,7 +10,7 @@ import contextlib
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from multiprocessing.connection import Connection
@@ -40,13 +40,25 @@ _GONE: Final = (PrunedCommitError, UnknownRevisionError)
 @dataclass(slots=True)
 class Account:
     """What a member did and was told. did: by what it was. line: ids of its branch, as it must be, the oldest first.
-    shared: ids on the branch that all writers use. tags: by name. released: ids that prune said it released."""
+    shared: ids on the branch that all writers use. tags: by name. released: ids that prune said it released.
+    gone: whether it was told that there is no such commit, or that it is pruned, and the ids one of which that is."""
 
     did: Counter[str] = field(default_factory=Counter)
     line: list[str] = field(default_factory=list)
     shared: list[str] = field(default_factory=list)
     tags: dict[str, str] = field(default_factory=dict)
     released: set[str] = field(default_factory=set)
+    gone: list[tuple[bool, tuple[str, ...]]] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def may_be_gone(self, what: str, *commits: str) -> Iterator[None]:
+        """A block for what needs these commits, which retention or gc may have taken: whether they have is judged."""
+        try:
+            yield
+            self.did[what] += 1
+        except _GONE as error:
+            self.gone.append((isinstance(error, UnknownRevisionError), commits))
+            self.did[f"{what}: gone"] += 1
 
 
 def state(lane: int, step: int) -> dict[str, Any]:
@@ -119,37 +131,37 @@ def _writer(path: str, seed: int, account: Account) -> Any:
                 shared.follow(shared.resolve(SHARED))
 
         def go_back() -> None:
-            at = rng.randrange(len(account.line)) if account.line else 0
-            try:
+            at = rng.randrange(len(account.line))
+            with account.may_be_gone("a way back", account.line[at]):
                 repo.rollback(account.line[at])
                 del account.line[at + 1 :]
-            except (PrunedCommitError, IndexError):
-                account.did["could not go back"] += 1
 
         def tag() -> None:
-            with contextlib.suppress(IndexError, PrunedCommitError, RefExistsError):
+            with contextlib.suppress(RefExistsError):
                 name = f"tag-{seed}-{rng.randrange(50)}"
                 account.tags[name] = repo.tag(name, at=account.line[-1]).id
 
         def side_branch() -> None:
-            with contextlib.suppress(IndexError, PrunedCommitError):
-                repo.branch(f"side-{seed}", at=rng.choice(account.line))
+            at = rng.choice(account.line)
+            with account.may_be_gone("a side branch", at):
+                repo.branch(f"side-{seed}", at=at)
                 with casckpt.open(path, branch=f"side-{seed}") as side:
                     side.commit(state(seed, step + 500), step=step + 500, meta={"lane": seed})
                 repo.delete_branch(f"side-{seed}")
 
         def restore() -> None:
-            if account.line:
-                live = state(seed, step)
-                with contextlib.suppress(PrunedCommitError):
-                    chosen = repo.resolve(rng.choice(account.line[-4:]))
-                    assert_same(state_of(chosen), repo.restore(live, chosen.id))
+            at = rng.choice(account.line[-4:])
+            with account.may_be_gone("a restore", at):
+                chosen = repo.resolve(at)
+                assert_same(state_of(chosen), repo.restore(state(seed, step), chosen.id))
 
         moves: list[Callable[[], None]] = [commit, commit_async, commit_shared, go_back, tag, side_branch, restore]
         while True:
             chosen = rng.choices(moves, [8, 8, 3, 0.5, 1, 0.5, 1])[0]
             if chosen is not commit_async:
                 settle()
+            if chosen not in (commit, commit_async, commit_shared) and not account.line:
+                continue
             chosen()
             account.did[chosen.__name__] += 1
             step += 1
@@ -168,25 +180,32 @@ def _reader(path: str, seed: int, account: Account) -> Any:
 
         def load() -> None:
             chosen = rng.choice(kept)
-            assert_same(state_of(chosen), repo.load(chosen.id))
+            with account.may_be_gone("load", chosen.id):
+                assert_same(state_of(chosen), repo.load(chosen.id))
 
         def load_tip() -> None:
-            loaded = repo.load(rng.choice(branches))
-            assert_same(state(loaded["lane"], loaded["step"]), loaded)
+            branch = rng.choice(branches)
+            deleted = (UnknownRevisionError,) if branch.startswith("side-") else ()
+            with contextlib.suppress(*deleted):  # what a branch leads to is never pruned
+                loaded = repo.load(branch)
+                assert_same(state(loaded["lane"], loaded["step"]), loaded)
 
         def open_tensor() -> None:
             chosen = rng.choice(kept)
-            handles.append((chosen, repo.open_tensor(chosen.id, "model.dense")))
+            with account.may_be_gone("open_tensor", chosen.id):
+                handles.append((chosen, repo.open_tensor(chosen.id, "model.dense")))
 
         def look_into() -> None:
             if handles:
                 chosen, handle = handles.pop(rng.randrange(len(handles)))
                 at = rng.randrange(5000)
-                assert_same(state_of(chosen)["model"]["dense"][at : at + 900], handle[at : at + 900])
+                with account.may_be_gone("look_into", chosen.id):
+                    assert_same(state_of(chosen)["model"]["dense"][at : at + 900], handle[at : at + 900])
 
         def diff() -> None:
             old, new = rng.choice(kept), rng.choice(kept)
-            assert bool(repo.diff(old.id, new.id)) == ((old.step, old.meta) != (new.step, new.meta))
+            with account.may_be_gone("diff", old.id, new.id):
+                assert bool(repo.diff(old.id, new.id)) == ((old.step, old.meta) != (new.step, new.meta))
 
         moves = [load, load_tip, open_tensor, look_into, diff]
         while True:
@@ -196,12 +215,7 @@ def _reader(path: str, seed: int, account: Account) -> Any:
             branches = [ref.name for ref in repo.refs() if ref.kind == "branch"]
             account.did["log"] += 1
             for _ in range(5 if kept else 0):
-                chosen = rng.choices(moves, [4, 2, 2, 2, 1])[0]
-                try:
-                    chosen()
-                    account.did[chosen.__name__] += 1
-                except _GONE:
-                    account.did[f"{chosen.__name__}: gone"] += 1
+                rng.choices(moves, [4, 2, 2, 2, 1])[0]()
             yield
 
 
@@ -243,7 +257,7 @@ def _visitor(path: str, seed: int, account: Account) -> Any:
         with casckpt.open(path, create=False) as repo:
             tip = next(repo.log(None, limit=1), None)
             if tip is not None and not tip.pruned:
-                with contextlib.suppress(*_GONE):
+                with account.may_be_gone("a visitor's load", tip.id):
                     assert_same(state_of(tip), repo.load(tip.id))
         account.did["visit"] += 1
         yield
