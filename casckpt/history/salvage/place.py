@@ -15,12 +15,12 @@ from typing import Final
 from casckpt.errors import NotAStoreError, StoreBusyError, StoreNotFoundError
 from casckpt.store import filesystem, openers
 from casckpt.store.lmdb_lock import refuse_locked
-from casckpt.store.locks import FileLock
 from casckpt.store.mark import Mark, mark_copy
+from casckpt.store.unfinished import SALVAGING, Filling, check_free, filling
 
 DATA: Final = "data.mdb"
 MAKING: Final = "salvaging"
-_LOCK: Final = "salvaging.lock"
+_OWN: Final = frozenset({MAKING})
 
 
 def find_source(path: Path) -> Path:
@@ -73,13 +73,7 @@ def check_destination(source: Path, place: Path) -> None:
         return
     if not place.is_dir():
         raise NotAStoreError("this is a file", store=str(place), remedy="give a new folder, or an empty one")
-    names = {entry.name for entry in place.iterdir()}
-    if names - {MAKING, _LOCK}:
-        raise NotAStoreError(
-            f"other things are in this folder ({min(names - {MAKING, _LOCK})})",
-            store=str(place),
-            remedy="give a new folder, or an empty one",
-        )
+    check_free(place, SALVAGING, _OWN)
 
 
 def check_others(source: Path, others: Iterable[Path]) -> None:
@@ -97,42 +91,37 @@ def check_others(source: Path, others: Iterable[Path]) -> None:
 
 
 @contextlib.contextmanager
-def making(place: Path) -> Iterator[Path]:
+def making(place: Path) -> Iterator[tuple[Path, Filling]]:
     """A folder to make the store in; gone afterwards, whatever happened, unless the process was killed.
 
     Raises:
         StoreBusyError: another salvage to this place is under way.
+        NotAStoreError: something was put there meanwhile.
     """
     filesystem.refuse_network(place)
     made = not place.exists()
-    with filesystem.system_errors(place, "it cannot be written"):
-        place.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(place / _LOCK)
     try:
-        if not lock.acquire(wait=False):
-            made = False
-            raise StoreBusyError("another salvage to this place is under way", store=str(place), remedy="wait for it")
-        folder = place / MAKING
-        shutil.rmtree(folder, ignore_errors=True)
-        try:
-            yield folder
-        finally:
+        with contextlib.ExitStack() as held:
+            held.enter_context(filesystem.system_errors(place, "it cannot be written"))
+            place.mkdir(parents=True, exist_ok=True)
+            found = held.enter_context(filling(place, SALVAGING, _OWN, "salvage"))
+            folder = place / MAKING
             shutil.rmtree(folder, ignore_errors=True)
-            lock.path.unlink(missing_ok=True)
+            try:
+                yield folder, found
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
     finally:
-        lock.release()
         if made:
             with contextlib.suppress(OSError):  # nothing came of it
                 place.rmdir()
 
 
-def put_in_place(folder: Path, place: Path, mark: Mark) -> None:
+def put_in_place(found: Filling, folder: Path, place: Path, mark: Mark) -> None:
     """Make the store that is whole and closed in `folder` the store at `place`, as one step that holds for good."""
     with filesystem.system_errors(place, "the store cannot be put into its place"):
-        if (place / DATA).exists():
-            raise NotAStoreError("a store was made here meanwhile", store=str(place), remedy="give another folder")
         _leave_only_data(folder)
-        (folder / DATA).rename(place / DATA)
+        found.put(folder / DATA)
         mark_copy(place / "mark", mark)
         (place / "gate").touch()
         filesystem.sync_folder(place)

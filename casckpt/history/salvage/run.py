@@ -77,12 +77,12 @@ def salvage(
         if dry_run:
             built = foresee(remains, plan)
         else:
-            with making(place) as folder:
+            with making(place) as (folder, found_there):
                 built, mark = build(folder, remains, plan, heap.evidence.figures, format, progress)
                 check_unused(data)
                 if identity(data) != before:
                     raise StoreBusyError("it was changed while it was read", store=str(data), remedy="try again")
-                put_in_place(folder, place, mark)
+                put_in_place(found_there, folder, place, mark)
         return _report(data, place, file, remains, plan, built, found is not None, dry_run, time.monotonic() - began)
 
 
