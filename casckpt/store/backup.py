@@ -176,7 +176,7 @@ class _Copying:
             raise damaged(environment.path, error) from error
         self.counter = 0 if counter is None else int.from_bytes(counter, "big")
         """Of the snapshot: LMDB's copy is taken a moment later, and may hold more, never less."""
-        self.expected = environment.pages(snapshot)[0] * environment.page_size
+        self.expected = environment.pages(snapshot.raw)[0] * environment.page_size
         """Bytes of the copy, as far as is known."""
 
     @contextlib.contextmanager

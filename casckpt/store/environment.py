@@ -275,24 +275,25 @@ class Environment:
         Raises:
             StoreFullError: with what is needed and what there is.
         """
-        check_room(self.path, room, lambda: self._free_bytes(transaction))
+        raw = transaction.raw
+        assert raw is not None
+        check_room(self.path, room, lambda: self._free_bytes(raw))
 
-    def _free_bytes(self, transaction: Transaction) -> int:
-        used, total = self.pages(transaction)
+    def _free_bytes(self, raw: lmdb.Transaction[memoryview]) -> int:
+        used, total = self.pages(raw)
         return (total - used) * self.page_size
 
-    def pages(self, transaction: Transaction) -> tuple[int, int]:
-        """How many pages hold something, and how many there are.
+    def pages(self, raw: lmdb.Transaction[memoryview]) -> tuple[int, int]:
+        """How many pages hold something, as a transaction shows it, and how many there are.
 
         Raises:
             CorruptObjectError
         """
-        assert transaction.raw is not None
         stats = [self._raw.stat()]
         try:
             for database in self.databases.values():
-                transaction.raw.get(b"\0", db=database)  # LMDB's figures of a root that it cannot read are noughts
-                stats.append(transaction.raw.stat(database))
+                raw.get(b"\0", db=database)  # LMDB's figures of a root that it cannot read are noughts
+                stats.append(raw.stat(database))
         except lmdb.Error as error:
             raise damaged(self.path, error) from error
         heads = 2

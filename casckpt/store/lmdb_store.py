@@ -29,7 +29,7 @@ from casckpt.store.protocol import (
     no_progress,
 )
 from casckpt.store.registry import acquire, release
-from casckpt.store.transaction import Handle, Transaction
+from casckpt.store.transaction import Handle
 
 # Looks at the file that others' commits may overtake before they begin: two commits within microseconds each time.
 _TRIES: Final = 100
@@ -114,12 +114,8 @@ class LmdbStore:
 
     def size(self) -> StoreSize:
         """How large the file is on the disk (blocks that it holds, not its length), and how much of it is in use."""
-        transaction = Transaction(self._handle)
-        try:
-            self._environment.begin_read(transaction)
-            used, total = self._environment.pages(transaction)
-        finally:
-            self._environment.end_read(transaction)
+        with self.read() as reader:
+            used, total = self._environment.pages(reader._raw())
         page = self._environment.page_size
         file = filesystem.disk_bytes(Path(self.path) / "data.mdb")
         return StoreSize(
