@@ -1,8 +1,8 @@
 """Which chunks can be had out of a damaged file, and by which of their frames: each decoded, and held against its id.
 
 A chunk may have several frames, as may what it is a delta of. First come those that stand by themselves, then what lies
-over these, and so on; so whatever can be had is found, by a chain that is as short as can be and never a circle. One
-that is longer than any reader follows is none.
+over these, and so on; so whatever can be had is found, by a chain that is as short as can be and never a circle. Where
+one becomes longer than any reader follows, the chunk is written anew, and stands by itself.
 """
 
 from __future__ import annotations
@@ -25,6 +25,11 @@ from casckpt.store.protocol import Progress
 _STRIDE: Final = 256
 # Bytes of chunks that are kept because deltas may lie over them.
 _HELD: Final = WRITE_BATCH
+# Bytes of frames that are made anew to end a chain, and kept until they are written: no writer makes such chains, only
+# mixtures of frames of several ages.
+_ANEW: Final = WRITE_BATCH
+# In the place of an offset: a frame that was made anew.
+_MADE: Final = -2
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,8 @@ class Chunks:
         self._ready: deque[bytes] = deque()
         self._held: dict[bytes, memoryview] = {}
         self._room = _HELD
+        self._made: dict[bytes, bytes] = {}
+        self._room_to_make = _ANEW
 
     def __contains__(self, oid: object) -> bool:
         return oid in self._chosen
@@ -86,6 +93,8 @@ class Chunks:
         chosen = self._chosen[oid]
         if chosen.at == ELSEWHERE:
             return self.alone(oid)
+        if chosen.at == _MADE:
+            return self._made[oid]
         found = self._remains.file.frame(chosen.at)
         assert found is not None  # it was decoded before; whether it still is the same is seen when all is checked
         return found[1]
@@ -106,7 +115,7 @@ class Chunks:
             if head.base is not None:
                 bases.append(head.base)
                 self._over.setdefault(head.base, []).append((oid, at))
-            elif self._decodes(oid, at, None):
+            elif self._decodes(oid, at, None) is not None:
                 self._choose(oid, _Chosen(at, None, 0))
                 return []
         return bases
@@ -117,26 +126,39 @@ class Chunks:
             base = self._ready.popleft()
             over = self._over.pop(base, ())
             depth = self._chosen[base].depth + 1
-            if over and depth <= MAX_CHAIN:  # no reader follows a longer chain
+            if over:
                 with suppress(*DAMAGE):
                     raw = self._bytes(base)
                     for oid, at in over:
-                        if oid not in self._chosen and self._decodes(oid, at, raw):
-                            self._choose(oid, _Chosen(at, base, depth))
+                        if oid not in self._chosen and (found := self._decodes(oid, at, raw)) is not None:
+                            chosen = _Chosen(at, base, depth) if depth <= MAX_CHAIN else self._make(oid, found)
+                            if chosen is not None:
+                                self._choose(oid, chosen)
 
     def _choose(self, oid: bytes, chosen: _Chosen) -> None:
         self._chosen[oid] = chosen
         self._ready.append(oid)
 
-    def _decodes(self, oid: bytes, at: int, base: memoryview | None) -> bool:
-        """Whether a frame, over the bytes of what it is a delta of, is what the id says."""
+    def _make(self, oid: bytes, raw: memoryview) -> _Chosen | None:
+        """A frame that stands by itself, where there is room for it. It is made while the bytes are at hand: later all
+        below would be decoded once more for each."""
+        frame = encode(Kind.CHUNK, oid, raw)
+        if len(frame) > self._room_to_make:
+            return None
+        self._room_to_make -= len(frame)
+        self._made[oid] = frame
+        return _Chosen(_MADE, None, 0)
+
+    def _decodes(self, oid: bytes, at: int, base: memoryview | None) -> memoryview | None:
+        """The bytes of a frame, over those of what it is a delta of; None where they are not what the id says."""
         frame = self._remains.file.candidate(at)
         if frame is None:
-            return False
+            return None
         with suppress(*DAMAGE):
-            self._hold(oid, self._decode(oid, frame, base))
-            return True
-        return False
+            raw = self._decode(oid, frame, base)
+            self._hold(oid, raw)
+            return raw
+        return None
 
     def _hold(self, oid: bytes, raw: memoryview) -> None:
         """Keep the bytes of a chunk, for what lies over it, as long as there is room."""
@@ -169,10 +191,13 @@ class Chunks:
             above.append(at)
             at = self._chosen[at].base
         for one in reversed(above):
-            found = self._remains.file.frame(self._chosen[one].at)
-            if found is None:
-                raise CorruptObjectError(f"chunk {one.hex()} is not there any more")
-            raw = self._decode(one, found[1], raw)
+            frame = self._made.get(one)
+            if frame is None:
+                found = self._remains.file.frame(self._chosen[one].at)
+                if found is None:
+                    raise CorruptObjectError(f"chunk {one.hex()} is not there any more")
+                frame = found[1]
+            raw = self._decode(one, frame, raw)
         assert raw is not None
         return raw
 
