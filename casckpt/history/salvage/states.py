@@ -26,6 +26,8 @@ Lost = frozenset[ObjectKey]
 """Objects that are lost, at most MAX_HURT of them."""
 
 _NONE: Final[Lost] = frozenset()
+# What leads nowhere.
+_PLAIN: Final = (type(None), bool, int, float, str, bytes)
 # Bytes of names of lost parts that are told for each byte of the file, and of a small one: each commit tells its own.
 _TIMES: Final = 16
 _LEAST: Final = 16 * MIB
@@ -181,7 +183,7 @@ class _Parts:
         self._lost: dict[str, Lost] = {}
         self._nameless = _NONE  # of what has no name that could be released by itself
         for key, value in top.entries:
-            below = look(value, 0)
+            below = _NONE if type(value) in _PLAIN else look(value, 0)
             if below and isinstance(key, str):
                 self._lost[key] = below
             elif below:

@@ -19,8 +19,8 @@ from casckpt.objects.values import Map, Value
 
 # Bytes of top levels that are read for each byte of the file, and of a small one. Roots that share their pages ask for
 # more of them than anybody has written.
-_TIMES: Final = 16
-_LEAST: Final = 16 * MIB
+_TIMES: Final = 4
+_LEAST: Final = 4 * MIB
 
 _Entry = tuple[Value, Value]
 
