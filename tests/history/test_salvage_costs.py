@@ -203,7 +203,7 @@ def test_so_many_top_levels_are_taken_apart_and_then_states_are_lost_as_a_whole(
     assert {one.parts for one in told if one} == {("l",), None} and None not in told
     assert calls.count * 30_000 // 4 <= 3 * found.file.size + 200_000
     monkeypatch.undo()
-    _, told = looked(found, [(root, WHOLE) for root in roots])
+    _, told = looked(found, [(root, WHOLE) for root in roots[:100]])
     assert {one.parts for one in told if one} == {("l",)}
 
 
