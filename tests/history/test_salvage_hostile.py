@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import casckpt
 from casckpt.errors import CorruptObjectError
+from casckpt.history.fsck import findings
+from casckpt.history.fsck.report import FsckReport
 from casckpt.history.repository import History
+from casckpt.history.salvage import build
 from casckpt.history.salvage.lines import ancestors_first, line_up, tips
 from casckpt.history.salvage.plan import _leave
 from casckpt.history.salvage.states import Hurt
@@ -21,6 +25,7 @@ from casckpt.store.lmdb_store import open_store
 from casckpt.store.protocol import Space
 from casckpt.store.scan import Scanned
 from casckpt.store.trees import Trees
+from tests.history.damage import publish, record
 from tests.history.world import commit, noise
 
 
@@ -57,6 +62,27 @@ def test_frames_that_lie_on_one_side_of_a_good_one_do_not_push_it_out(tmp_path: 
     assert casckpt.salvage(tmp_path / "file", tmp_path / "new").whole == 5
     with History(open_store(tmp_path / "new", create=False)) as history:
         assert {one.id for one in history.log()} == ids
+
+
+def test_however_many_states_contradict_themselves_the_new_store_is_checked_a_few_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with History(open_store(tmp_path / "store")) as history:
+        for number in range(9):
+            parts = Map((("a", record(3, b"abc", alias=0)), ("b", record(3, b"xyz", alias=0)), ("n", number)))
+            publish(history, Map((("model", parts),)))
+    monkeypatch.setattr(findings, "MAX_FINDINGS", 2)
+    monkeypatch.setattr(build, "MAX_FINDINGS", 2)
+    counter = Counter(2)
+    real = build.fsck
+
+    def counted(*args: Any, **more: Any) -> FsckReport:
+        counter.ask()
+        return real(*args, **more)
+
+    monkeypatch.setattr(build, "fsck", counted)
+    report = casckpt.salvage(tmp_path / "store", tmp_path / "new")
+    assert len(report.hurt) == 9 and {one.lost for one in report.hurt} == {("impossible-state",)}
 
 
 def test_roots_that_lead_to_the_same_pages_have_these_read_a_few_times(tmp_path: Path) -> None:

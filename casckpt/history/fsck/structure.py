@@ -139,12 +139,8 @@ class Structure:
     def run(self) -> None:
         """Look at everything."""
         self.reach_commits()
-        for oid, commit in self.commits.items():
-            mark = self._records.mark(oid)
-            if commit is not None and not mark.pruned:
-                problem = self._state(commit.tree, mark.released)
-                if problem:
-                    self._findings.add("impossible-state", f"commit {oid.hex()}: {problem}", object=oid.hex())
+        for oid, problem in self.impossible():
+            self._findings.add("impossible-state", f"commit {oid.hex()}: {problem}", object=oid.hex())
         self.bases = check_bases(self._objects, self._findings)
         self._look_at_the_rest()
         self._look_at_bases()
@@ -164,6 +160,15 @@ class Structure:
                 continue
             self.commits[oid] = Reached(stored.tree, stored.parents, stored.step, stored.time)
             stack += stored.parents
+
+    def impossible(self) -> Iterator[tuple[bytes, str]]:
+        """The commits whose state cannot be loaded although all of its objects can be read, and why."""
+        for oid, commit in self.commits.items():
+            mark = self._records.mark(oid)
+            if commit is not None and not mark.pruned:
+                problem = self._state(commit.tree, mark.released)
+                if problem:
+                    yield oid, problem
 
     def states(self) -> Iterator[tuple[bytes, Reached, tuple[str, ...]]]:
         """The commits that keep a state, the newest first, with the parts that were released of each."""

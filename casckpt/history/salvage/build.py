@@ -13,13 +13,15 @@ from pathlib import Path
 
 from casckpt.errors import CorruptObjectError
 from casckpt.history.bases import put_chunk
-from casckpt.history.fetch import SPACE_OF
+from casckpt.history.fetch import SPACE_OF, Objects
 from casckpt.history.fsck.check import fsck
-from casckpt.history.fsck.findings import SORTS
+from casckpt.history.fsck.findings import SORTS, Findings
+from casckpt.history.fsck.records import check_records
+from casckpt.history.fsck.structure import Structure
 from casckpt.history.records import WHOLE, Figures, Mark, add_mark, get_mark, move_ref, put_figures, put_move, set_head
 from casckpt.history.salvage.plan import Plan, by_state, ref_of
 from casckpt.history.salvage.remains import Remains
-from casckpt.limits import KIB, WRITE_BATCH
+from casckpt.limits import KIB, MAX_FINDINGS, WRITE_BATCH
 from casckpt.objects.codec import encode
 from casckpt.objects.commit import pack_commit
 from casckpt.objects.ids import IdScheme, Kind
@@ -166,6 +168,9 @@ def _check(store: Store, scheme: IdScheme, progress: Progress) -> dict[bytes, tu
                 hurt = [one.id for one in found.hurt.commits]
                 for oid in [found.object] if found.id == "impossible-state" else hurt:
                     new.setdefault(bytes.fromhex(oid), set()).add(found.id)
+        if report.counts.get("impossible-state", 0) > MAX_FINDINGS:  # of so many not all were named
+            for commit in _impossible(store, scheme):
+                new.setdefault(commit, set()).add("impossible-state")
         with store.write(durable=False, room=None) as writer:
             fresh = [oid for oid in new if not get_mark(writer, oid).pruned and writer.has(Space.COMMIT, oid)]
             for commit in fresh:
@@ -176,3 +181,11 @@ def _check(store: Store, scheme: IdScheme, progress: Progress) -> dict[bytes, tu
                 f"what came back is not sound: {first.id}: {first.what}", remedy="nothing was kept of it; report this"
             )
         blamed.update({oid: tuple(sorted(new[oid])) for oid in fresh})
+
+
+def _impossible(store: Store, scheme: IdScheme) -> list[bytes]:
+    """Every commit whose state contradicts itself."""
+    with store.read() as reader:
+        structure = Structure(Objects(reader, scheme), check_records(reader, scheme.size, Findings()), Findings())
+        structure.reach_commits()
+        return [oid for oid, _ in structure.impossible()]
