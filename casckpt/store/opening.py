@@ -55,7 +55,7 @@ _SALVAGING: Final = "salvaging"
 _UNFINISHED: Final = {SALVAGING: "salvage", BACKING_UP: "backup", "data.mdb.partial": "backup"}
 _ACCEPT: Final = (
     "restore it from a backup, or go on with what is there: open it with accept_loss=True, or run "
-    "`casckpt fsck --accept-loss`"
+    "`casckpt fsck --accept-loss`; of what is given up by that, `casckpt salvage` may get out less afterwards"
 )
 # Bytes of lock.mdb: a head, and a line of 64 bytes for each reader.
 _LOCK_ROOM: Final = 4096 + 64 * MAX_READERS
