@@ -99,6 +99,7 @@ def _case(
     try:
         assert error is None or fits(error), "an error of another sort"
         assert error is not None or not faults.unsynced, "what failed to be synced was called done"
+        assert not faults.resynced, "what failed to be synced was synced again"
         return there_is, _after(path, story, act, error, chance)
     except Exception as broken:
         raise AssertionError(f"it met {call}, and ended with {error!r}: {type(broken).__name__}: {broken}") from broken
@@ -171,13 +172,20 @@ def _calls_to_open(path: Path, model: Model) -> int:
         shutil.rmtree(beside)
 
 
-def swallowing(seed: int, folder: Path) -> Counter[str]:
-    """As `trial`, of a store that is broken, for the harness to see: it takes no notice where a sync fails."""
+def swallowing(seed: int, folder: Path, again: str = "") -> Counter[str]:
+    """As `trial`, of a store that is broken, for the harness to see: it takes no notice where a sync fails.
+
+    again: or it tells of it when it has tried once more, as if that brought anything back.
+    """
     sync = Environment.sync
 
     def tried(self: Environment) -> None:
-        with contextlib.suppress(lmdb.Error):
+        try:
             sync(self)
+        except lmdb.Error:
+            if again:
+                sync(self)
+                raise
 
     Environment.sync = tried  # type: ignore[method-assign]
     return trial(seed, folder)

@@ -33,10 +33,13 @@ def test_whatever_call_of_compact_fails_it_leaves_a_whole_file_and_a_store_that_
     assert found.total() > len(codes) * (30 + STRIDE)
 
 
-def test_a_store_that_takes_no_notice_of_a_failed_sync_is_found_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("how", "seen"), [((), "called done"), (("again",), "synced again")], ids=["at all", "twice"])
+def test_a_store_that_takes_no_notice_of_a_failed_sync_is_found_out(
+    tmp_path: Path, how: tuple[str, ...], seen: str
+) -> None:
     seeds = [seed_of("save", "EIO", "once", offset) for offset in range(STRIDE)]
-    made = trials(seeds, tmp_path, "tests.trials.faults:swallowing")
-    with closing(made), pytest.raises(AssertionError, match="called done"):
+    made = trials(seeds, tmp_path, "tests.trials.faults:swallowing", *how)
+    with closing(made), pytest.raises(AssertionError, match=seen):
         list(made)
 
 
