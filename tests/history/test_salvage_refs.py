@@ -55,7 +55,8 @@ def test_a_ref_is_never_at_another_commit_than_its_last_under_its_own_name(
     file = tmp_path / "store" / "data.mdb"
     known: Counter[str] = Counter()
     pages = leaves(path)
-    for lost in itertools.chain(*[itertools.combinations(pages, count) for count in range(3)]):
+    pairs = list(itertools.combinations(pages, 2))[len(heads) :: 3]
+    for lost in [(), *[(page,) for page in pages], *pairs]:
         data = bytearray(whole)
         for page in (*heads, *lost):
             data[page * SIZE : (page + 1) * SIZE] = bytes(SIZE)

@@ -837,7 +837,7 @@ def test_children_that_are_forked_in_the_midst_of_it_do_no_harm(
         with ThreadPoolExecutor(1) as pool:
             work = pool.submit(go_on)
             try:
-                for _ in range(30):
+                for _ in range(8):
                     assert forked(lambda: use_inherited(again)) == "refused"
             finally:
                 stop.set()

@@ -333,7 +333,7 @@ def test_forks_by_the_dozen_while_threads_write_and_read(store):
     with ThreadPoolExecutor(2) as pool:
         work = [pool.submit(write), pool.submit(read)]
         try:
-            for _ in range(50):
+            for _ in range(12):
                 forked(lambda: harm(store))
         finally:
             stop.set()

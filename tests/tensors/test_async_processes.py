@@ -122,7 +122,7 @@ ENDLESS = """
 
 def test_what_was_acknowledged_survives_kill_minus_nine(tmp_path) -> None:
     path = tmp_path / "store"
-    for round_number in range(8):
+    for round_number in (0, 2, 4, 7):  # the trials kill by the hundred
         with Program(ENDLESS, path) as program:
             for _ in range(1 + 7 * round_number):
                 acknowledged = int(program.line())
