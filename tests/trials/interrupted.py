@@ -29,8 +29,8 @@ from tests.trials.oracle import AS_BEFORE, DONE
 from tests.trials.recipe import Recipe
 from tests.trials.warm import fork, in_child, warm
 
-STRIDE = 16
-"""A trial takes every sixteenth call, from one that its seed says."""
+STRIDE = 24
+"""A trial takes one call of so many, from one that its seed says."""
 WAYS: tuple[int | None, ...] = (BEFORE, AFTER, None)
 """When a command is killed: instead of a call, after it, or at a random moment."""
 KILLS = 4
@@ -55,7 +55,7 @@ def seed_to_fail(name: str, code: str, times: str, offset: int) -> int:
 
 
 def kill(seed: int, folder: Path) -> Counter[str]:
-    """One command is killed at every sixteenth of its calls, or at some moments, until it comes to its end."""
+    """One command is killed at one of so many of its calls, or at some moments, until it comes to its end."""
     place, offset = divmod(seed, STRIDE)
     place, way = divmod(place, len(WAYS))
     turn, number = divmod(place, len(COMMANDS))
@@ -127,7 +127,7 @@ def _killed(command: Command, folder: Path, n: int, when: int, seconds: float | 
 
 
 def fail(seed: int, folder: Path) -> Counter[str]:
-    """One command meets a fault at every sixteenth of its calls, until it has fewer."""
+    """One command meets a fault at one of so many of its calls, until it has fewer."""
     place, offset = divmod(seed, STRIDE)
     place, times = divmod(place, len(TIMES))
     place, code = divmod(place, len(CODES))
@@ -264,7 +264,8 @@ def broken(seed: int, folder: Path) -> Counter[str]:
 
 def _broken(name: str, folder: Path) -> None:
     BREAKS[name][0]()
-    kill(seed_to_kill(name, BEFORE, 0), folder)
+    for offset in range(0, STRIDE, 8):
+        kill(seed_to_kill(name, BEFORE, offset), folder)
 
 
 RECIPES = (
