@@ -44,11 +44,11 @@ def test_a_store_that_takes_no_notice_of_a_failed_sync_is_found_out(
 
 
 def test_no_call_that_changes_a_file_goes_unseen(tmp_path: Path) -> None:
-    with closing(trials(range(len(WORKS)), tmp_path, "tests.trials.faults:denied")) as made:
+    with closing(trials(range(len(WORKS)), tmp_path, "tests.trials.unseen:denied")) as made:
         assert sum(found.total() for found in made) == len(WORKS)
 
 
 def test_a_call_that_goes_unseen_is_noticed(tmp_path: Path) -> None:
-    made = trials([0], tmp_path, "tests.trials.faults:denied", "unseen")
+    made = trials([0], tmp_path, "tests.trials.unseen:denied", "unseen")
     with closing(made), pytest.raises(AssertionError, match=r"changed \['store/mark'\] by calls that are not seen"):
         list(made)
