@@ -214,12 +214,15 @@ def test_killed_at_any_call_it_leaves_no_store_or_a_whole_one(tmp_path: Path) ->
     make(tmp_path / "template", 4096, size=20_000)
     ended: list[int] = []
     wholes = agains = 0  # of those killed; of wholes, those of which another was put in the place
+    number = 0
     with doomed(KILLED_WORK, library) as one:
-        # as many calls as the pipe's reader wakes up: one run that ends is not the proof that none has more
-        while ended[-3:] != [0, 0, 0]:
+        # As many calls as the pipe's reader wakes up: one run that ends is not the proof that none has more, and where
+        # each of the last calls was missed they are met again.
+        while not (through := ended[-3:] == [0, 0, 0]) or (agains == 0 and len(ended) < 200):
+            number += -8 if through else 1
             source, place = tmp_path / f"{len(ended)} of it", tmp_path / str(len(ended))
             shutil.copytree(tmp_path / "template", source)
-            ended.append(one.meets(len(ended) + 1, BEFORE, place))
+            ended.append(one.meets(number, BEFORE, place))
             if (place / "data.mdb").exists():
                 wholes += ended[-1] == KILLED
             else:
