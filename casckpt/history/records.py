@@ -1,6 +1,7 @@
 """The small records beside the objects: refs, the reflog, what was released of a commit, what a commit wrote.
 
 Each is read and written here and nowhere else. All of them change only inside the store's one write transaction.
+From format 3 on each carries a check (`store/checked.py`), so that no flipped bit is taken for what was written.
 """
 
 from __future__ import annotations
@@ -15,13 +16,22 @@ import msgspec
 
 from casckpt.errors import CorruptObjectError, InvalidRefNameError, PrunedCommitError, RefMovedError
 from casckpt.objects.names import check_stored_ref_name
+from casckpt.objects.paths import readable
+from casckpt.store.checked import CHECKED_SINCE, COUNTERS, with_check, without_check
 from casckpt.store.protocol import MAX_KEY, Reader, Space, Writer
 
 BRANCH: Final = "branch/"
 TAG: Final = "tag/"
 HEAD: Final = b"HEAD"
-_EPOCH: Final = b"gc_epoch"
-_NEXT: Final = b"reflog_next"
+_EPOCH, _NEXT = COUNTERS
+
+_SORTS: Final = {
+    Space.META: "the counter",
+    Space.REF: "the ref",
+    Space.REFLOG: "the reflog entry",
+    Space.MARK: "the retention mark of commit",
+    Space.FIGURES: "the figures of commit",
+}
 
 T = TypeVar("T")
 
@@ -61,6 +71,33 @@ class Figures:
     new_chunks: int
 
 
+def _get(reader: Reader, space: Space, key: bytes) -> memoryview | None:
+    raw = reader.get(space, key)
+    return None if raw is None else _value(reader, space, key, raw)
+
+
+def _put(writer: Writer, space: Space, key: bytes, value: bytes) -> None:
+    writer.put(space, key, with_check(space, key, value) if writer.format_version >= CHECKED_SINCE else value)
+
+
+def _value(reader: Reader, space: Space, key: bytes, raw: memoryview) -> memoryview:
+    """The value of a record.
+
+    Raises:
+        CorruptObjectError: it is not what was written under this key.
+    """
+    value = without_check(space, key, raw) if reader.format_version >= CHECKED_SINCE else raw
+    if value is None:
+        raise CorruptObjectError(f"{_SORTS[space]} {_shown(space, key)} cannot be read: it is not what was written")
+    return value
+
+
+def _shown(space: Space, key: bytes) -> str:
+    if space is Space.REFLOG:
+        return str(int.from_bytes(key, "big"))
+    return readable(key.decode(errors="replace")) if space in (Space.META, Space.REF) else key.hex()
+
+
 def _decode(raw: memoryview, shape: type[T], what: str) -> T:
     try:
         return msgspec.msgpack.decode(raw, type=shape)
@@ -85,7 +122,7 @@ def _key(ref: str) -> bytes:
 
 
 def _counter(reader: Reader, key: bytes) -> int:
-    raw = reader.get(Space.META, key)
+    raw = _get(reader, Space.META, key)
     if raw is None:
         return 0
     if len(raw) != 8 or raw[0]:  # nobody has counted to 2^56
@@ -99,7 +136,7 @@ def gc_epoch(reader: Reader) -> int:
 
 
 def move_gc_epoch(writer: Writer) -> None:
-    writer.put(Space.META, _EPOCH, (gc_epoch(writer) + 1).to_bytes(8, "big"))
+    _put(writer, Space.META, _EPOCH, (gc_epoch(writer) + 1).to_bytes(8, "big"))
 
 
 def reflog_next(reader: Reader) -> int:
@@ -113,7 +150,7 @@ def reflog_next(reader: Reader) -> int:
 def get_ref(reader: Reader, ref: str) -> bytes | None:
     """The commit id that "branch/NAME" or "tag/NAME" points to."""
     key = _key(ref)
-    raw = reader.get(Space.REF, key) if len(key) <= MAX_KEY else None
+    raw = _get(reader, Space.REF, key) if len(key) <= MAX_KEY else None
     return None if raw is None else bytes(raw)
 
 
@@ -126,17 +163,18 @@ def all_refs(reader: Reader, prefix: str = "") -> Iterator[tuple[str, bytes]]:
             kind, slash, name = key.partition(b"/")
             if kind + slash not in (BRANCH.encode(), TAG.encode()):
                 raise CorruptObjectError(f"a ref {key!r} is neither a branch nor a tag")
-            yield f"{kind.decode()}/{_checked_name(name)}", bytes(value)
+            ref = f"{kind.decode()}/{_checked_name(name)}"
+            yield ref, bytes(_value(reader, Space.REF, key, value))
 
 
 def get_head(reader: Reader) -> str:
     """The branch that a new handle is bound to."""
-    raw = reader.get(Space.REF, HEAD)
+    raw = _get(reader, Space.REF, HEAD)
     return "main" if raw is None else _checked_name(bytes(raw))
 
 
 def set_head(writer: Writer, branch: str) -> None:
-    writer.put(Space.REF, HEAD, branch.encode())
+    _put(writer, Space.REF, HEAD, branch.encode())
 
 
 def move_ref(
@@ -166,15 +204,15 @@ def move_ref(
     else:
         if revive:
             check_not_pruned(writer, new)
-        writer.put(Space.REF, _key(ref), new)
+        _put(writer, Space.REF, _key(ref), new)
     put_move(writer, Move(reflog_next(writer), time.time_ns(), ref, now, new, action))
 
 
 def put_move(writer: Writer, move: Move) -> None:
     """Write a line of the reflog; those to come get greater numbers."""
     fields = (move.time, move.ref, move.old, move.new, move.action)
-    writer.put(Space.REFLOG, move.seq.to_bytes(8, "big"), msgspec.msgpack.encode(fields))
-    writer.put(Space.META, _NEXT, (max(reflog_next(writer), move.seq + 1)).to_bytes(8, "big"))
+    _put(writer, Space.REFLOG, move.seq.to_bytes(8, "big"), msgspec.msgpack.encode(fields))
+    _put(writer, Space.META, _NEXT, (max(reflog_next(writer), move.seq + 1)).to_bytes(8, "big"))
 
 
 def check_not_pruned(reader: Reader, commit: bytes) -> None:
@@ -206,13 +244,13 @@ def _move(key: bytes, raw: memoryview) -> Move:
 def moves_since(reader: Reader, seq: int) -> Iterator[Move]:
     """The reflog from entry `seq` on, oldest first."""
     for key, raw in reader.items(Space.REFLOG, seq.to_bytes(8, "big")):
-        yield _move(key, raw)
+        yield _move(key, _value(reader, Space.REFLOG, key, raw))
 
 
 def moves_back(reader: Reader) -> Iterator[Move]:
     """The reflog, newest first."""
     for key, raw in reader.items(Space.REFLOG, reverse=True):
-        yield _move(key, raw)
+        yield _move(key, _value(reader, Space.REFLOG, key, raw))
 
 
 def older(moves: Iterable[Move], limit: float, now: float) -> Iterator[Move]:
@@ -237,7 +275,7 @@ def expire_moves(writer: Writer, seqs: list[int]) -> None:
 
 
 def get_mark(reader: Reader, commit: bytes) -> Mark:
-    raw = reader.get(Space.MARK, commit)
+    raw = _get(reader, Space.MARK, commit)
     return WHOLE if raw is None else Mark(*_decode(raw, tuple[bool, tuple[str, ...]], "a retention mark"))
 
 
@@ -245,14 +283,14 @@ def add_mark(writer: Writer, commit: bytes, mark: Mark) -> None:
     """Release what `mark` says beside what was released before. A mark only grows: what it frees may be gone."""
     before = get_mark(writer, commit)
     released = sorted({*before.released, *mark.released})
-    writer.put(Space.MARK, commit, msgspec.msgpack.encode((before.pruned or mark.pruned, released)))
+    _put(writer, Space.MARK, commit, msgspec.msgpack.encode((before.pruned or mark.pruned, released)))
 
 
 def get_figures(reader: Reader, commit: bytes) -> Figures | None:
-    raw = reader.get(Space.FIGURES, commit)
+    raw = _get(reader, Space.FIGURES, commit)
     return None if raw is None else Figures(*_decode(raw, tuple[int, int, int, int, int], "a commit's figures"))
 
 
 def put_figures(writer: Writer, commit: bytes, figures: Figures) -> None:
     fields = (figures.logical, figures.new, figures.stored, figures.chunks, figures.new_chunks)
-    writer.put(Space.FIGURES, commit, msgspec.msgpack.encode(fields))
+    _put(writer, Space.FIGURES, commit, msgspec.msgpack.encode(fields))

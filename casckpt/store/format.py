@@ -15,8 +15,9 @@ from casckpt.limits import CODECS, DEFAULT_CHUNK_SIZE, MAX_CHUNK_SIZE, MIN_CHUNK
 from casckpt.objects.ids import SCHEMES, id_scheme
 from casckpt.store.protocol import Space, StoreFormat
 
-# 1: chunks raw or as zstd. 2: chunks by all codecs, and so deltas. A store of format 1 is written as one.
-FORMAT_VERSION: Final = 2
+# 1: chunks raw or as zstd. 2: chunks by all codecs, and so deltas. 3: the small records carry a check. A store of an
+# earlier format is written as one.
+FORMAT_VERSION: Final = 3
 # The sub-databases that format 1 does not have.
 LATER_SPACES: Final = (Space.BASE, Space.DEPENDANT)
 FORMAT_KEY: Final = b"format"
@@ -75,6 +76,14 @@ def check_settings(
                 store=store,
                 remedy=f"leave {name} out, or create another store",
             )
+
+
+def version_of(data: bytes) -> int | None:
+    """The version that a format record gives; None where it cannot be read."""
+    try:
+        return _version.decode(data).version
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
 
 
 def encode_format(record: StoreFormat) -> bytes:

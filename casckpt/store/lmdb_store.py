@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -165,7 +164,7 @@ class LmdbStore:
         from casckpt.store.upgrade import upgrade  # here, since few need it
 
         self._environment.check(self._handle)
-        upgrade(self._environment, partial(self.write, durable=True, room=0))
+        upgrade(self._environment, self)
 
     def close(self) -> None:
         """Wait for the transactions under way, then let go of the store. Twice is once; in a forked child, nothing.

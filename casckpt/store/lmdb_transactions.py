@@ -16,6 +16,7 @@ import lmdb
 from casckpt.errors import CorruptObjectError, StoreClosedError
 from casckpt.store.datafile import damaged
 from casckpt.store.environment import Environment
+from casckpt.store.format import FORMAT_KEY, version_of
 from casckpt.store.protocol import MAX_KEY, Space
 from casckpt.store.runs import has_own_pages, problem_of
 from casckpt.store.transaction import Handle, Transaction
@@ -35,6 +36,7 @@ class LmdbReader:
         self._databases = environment.databases
         self._handle = handle
         self._changes = 0
+        self._version: int | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -72,6 +74,15 @@ class LmdbReader:
             return None  # no key can be empty or that long
         except lmdb.Error as error:
             raise self._damaged(error) from error
+
+    @property
+    def format_version(self) -> int:
+        """The version of the format that the store has in this snapshot; where that is damaged since, what it was."""
+        if self._version is None:
+            record = self._view(Space.META, FORMAT_KEY)
+            found = None if record is None else version_of(bytes(record))
+            self._version = self._environment.format.version if found is None else found
+        return self._version
 
     def get(self, space: Space, key: bytes) -> memoryview | None:
         """The value under `key`, or None."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from casckpt.errors import StoreBusyError, StoreClosedError, StoreError
 from casckpt.limits import DEFAULT_CHUNK_SIZE
+from casckpt.store.checked import CHECKED_SINCE, add_checks
 from casckpt.store.format import FORMAT_VERSION
 from casckpt.store.protocol import (
     MAX_KEY,
@@ -37,8 +38,9 @@ Contents = dict[Space, dict[bytes, bytes]]
 class MemoryReader:
     """A read transaction over one frozen copy of the contents."""
 
-    def __init__(self, contents: Contents) -> None:
+    def __init__(self, contents: Contents, format_version: int) -> None:
         self._contents: Contents | None = contents
+        self.format_version = format_version
 
     @property
     def _live(self) -> Contents:
@@ -121,14 +123,14 @@ class MemoryStore:
 
     def read(self) -> Reader:
         self._check_open()
-        return MemoryReader(self._contents)
+        return MemoryReader(self._contents, self.format.version)
 
     @contextmanager
     def write(self, *, durable: bool, room: int | None) -> Iterator[Writer]:
         with self._write_lock:
             self._check_open()
             changed = self._copy()
-            writer = MemoryWriter(changed)
+            writer = MemoryWriter(changed, self.format.version)
             try:
                 yield writer
                 if writer._contents is not None:  # closed within the block: given up
@@ -170,7 +172,10 @@ class MemoryStore:
     def upgrade(self) -> None:
         with self._write_lock:
             self._check_open()
-            self.format = replace(self.format, version=FORMAT_VERSION)
+            changed = self._copy()
+            if self.format.version < CHECKED_SINCE:
+                add_checks(MemoryWriter(changed, self.format.version))
+            self._contents, self.format = changed, replace(self.format, version=FORMAT_VERSION)
 
     def close(self) -> None:
         with self._write_lock:

@@ -159,6 +159,10 @@ class Reader(Protocol):
     May be handed from thread to thread, but used by one at a time. Ends by `close()` or by leaving its `with` block.
     """
 
+    @property
+    def format_version(self) -> int:
+        """The version of the format that the store has in this snapshot: `upgrade` may have raised it since."""
+
     def get(self, space: Space, key: bytes) -> memoryview | None:
         """The value under `key`, or None."""
 

@@ -3,28 +3,35 @@ the earlier format only, and would delete what chunks of the later one are based
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import replace
+from typing import Final
 
 from casckpt.errors import StoreBusyError
 from casckpt.store import filesystem, openers
+from casckpt.store.checked import CHECKED_SINCE, CHECKED_SPACES, add_checks
 from casckpt.store.environment import Environment
 from casckpt.store.format import FORMAT_KEY, FORMAT_VERSION, encode_format
 from casckpt.store.locks import FileLock
-from casckpt.store.protocol import Space, Writer
+from casckpt.store.protocol import Space, Store
+
+# Bytes of pages that a record makes others, at most: what is too much is not written.
+_RECORD: Final = 512
 
 
-def upgrade(environment: Environment, write: Callable[[], AbstractContextManager[Writer]]) -> None:
-    """Write today's version into the format record; `protocol.Store.upgrade` says what is raised.
+def upgrade(environment: Environment, store: Store) -> None:
+    """Write today's version into the format record, and every record as it has it, all in one transaction;
+    `protocol.Store.upgrade` says what is raised.
 
-    write: a durable write transaction.
+    store: a handle on it.
     """
     if environment.format.version == FORMAT_VERSION:
         return
     path = environment.path
     with filesystem.system_errors(path, "it cannot be upgraded"), ExitStack() as gate:
-        with write() as writer:
+        with store.read() as reader:
+            room = _RECORD * sum(reader.count(space) for space in CHECKED_SPACES)
+        with store.write(durable=True, room=room) as writer:
             # Within the transaction, and until it has ended: whoever has the gate never waits for the writer, and
             # nobody opens the store, to read that it is of the earlier format, before it is not.
             gate.enter_context(FileLock(path / "gate"))
@@ -38,5 +45,7 @@ def upgrade(environment: Environment, write: Callable[[], AbstractContextManager
                     remedy="end those first",
                 )
             upgraded = replace(environment.format, version=FORMAT_VERSION)
+            if writer.format_version < CHECKED_SINCE:
+                add_checks(writer)
             writer.put(Space.META, FORMAT_KEY, encode_format(upgraded))
         environment.format = upgraded

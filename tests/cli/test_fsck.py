@@ -15,24 +15,21 @@ from casckpt.errors import CasckptError
 from casckpt.history.fsck.findings import OPENING, SORTS
 from casckpt.history.repository import History
 from casckpt.objects.ids import Kind
+from casckpt.store.format import FORMAT_VERSION
 from casckpt.store.layout import PAGE, read_head
 from casckpt.store.lmdb_store import open_store
 from casckpt.store.mark import Mark, read_mark, reset_mark
 from casckpt.store.protocol import Space
 from tests.cli.conftest import Casckpt
 from tests.cli.stores import commit, make_history
-from tests.history import test_fsck, test_fsck_bases, test_fsck_pages
+from tests.history import damage, test_fsck, test_fsck_bases, test_fsck_pages
 from tests.processes import ROOT, Program
 
 GOLDEN = sorted((ROOT / "tests" / "compat").glob("v*-*"))
 
 
 def put(history: History, space: Space, key: bytes, value: bytes | None) -> None:
-    with history.store.write(durable=True, room=None) as writer:
-        if value is None:
-            writer.delete(space, key)
-        else:
-            writer.put(space, key, value)
+    damage.put(history.store, space, key, value)
 
 
 def test_a_sound_store_is_0_and_says_what_was_looked_at(at: Casckpt, history: History) -> None:
@@ -160,7 +157,7 @@ def foreign(store: Path) -> None:
 
 def newer(store: Path) -> None:
     data = (store / "data.mdb").read_bytes()
-    (store / "data.mdb").write_bytes(data.replace(b"\xa7version\x02", b"\xa7version\x7f"))
+    (store / "data.mdb").write_bytes(data.replace(b"\xa7version" + bytes((FORMAT_VERSION,)), b"\xa7version\x7f"))
 
 
 BREAKS: dict[str, Callable[[Path], None]] = {

@@ -29,6 +29,7 @@ from casckpt.errors import (
 from casckpt.objects.frame import DELTAS, Codec
 from casckpt.objects.names import check_stored_ref_name
 from casckpt.objects.tree import decode_tree, expand
+from casckpt.store.format import FORMAT_VERSION
 from casckpt.tensors.inflate import inflate
 from casckpt.tensors.memory import Memory
 from tests.compat.reader.errors import FormatError
@@ -167,7 +168,7 @@ def test_a_frame_that_casckpt_refuses_is_refused_by_the_reader(lie: str) -> None
         read_frame("chunk", bytes(LIES[lie][1]), lambda oid: BASE)
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", range(1, FORMAT_VERSION + 1))
 def test_the_reader_finds_records_that_do_not_fit_the_frames(version: int, tmp_path: Path) -> None:
     shutil.copytree(HERE / f"v{version}-codec-auto-xxh3_128", tmp_path / "store")
     with lmdb.open(str(tmp_path / "store"), max_dbs=64, map_size=1 << 30) as environment:
@@ -176,6 +177,27 @@ def test_the_reader_finds_records_that_do_not_fit_the_frames(version: int, tmp_p
             transaction.put(next(transaction.cursor(chunk).iternext(values=False)), bytes(16), db=based)
     with pytest.raises(FormatError, match="bases"):
         Store(tmp_path / "store").check()
+
+
+@pytest.mark.parametrize("space", ["ref", "reflog", "mark", "figures", "meta"])
+def test_the_reader_finds_a_record_that_is_not_what_was_written_there(space: str, tmp_path: Path) -> None:
+    for act in ("flip", "move"):
+        shutil.copytree(HERE / f"v{FORMAT_VERSION}-xxh3_128", tmp_path / act)
+        with lmdb.open(str(tmp_path / act), max_dbs=64, map_size=1 << 30) as environment:
+            records = environment.open_db(space.encode())
+            with environment.begin(write=True) as transaction:
+                (key, value), *_, (last, other) = list(transaction.cursor(records))
+                if space == "meta":
+                    key, last = b"gc_epoch", b"reflog_next"
+                    value, other = (transaction.get(name, db=records) for name in (key, last))
+                elif space == "ref":  # but HEAD
+                    key, value = list(transaction.cursor(records))[1]
+                if act == "flip":
+                    other = bytes([value[0] ^ 1]) + value[1:]
+                transaction.put(key, other, db=records)
+        if act == "flip" or value != other:
+            with pytest.raises(FormatError, match=f"a record of {space} "):
+                Store(tmp_path / act)
 
 
 _TENSOR = [5, "float32", [2], None, 0, bytes(8), None, 0]

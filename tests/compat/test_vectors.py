@@ -11,6 +11,7 @@ from casckpt.objects.codec import decode
 from casckpt.objects.frame import DELTAS, Codec
 from casckpt.objects.ids import Kind, id_scheme
 from tests.compat.reader.objects import object_id, read_frame, unpack
+from tests.compat.reader.store import Store
 from tests.compat.reader.values import Mapping, State, Tensor, Typed
 from tests.compat.vectors import AFTER, BEFORE, CODED, HALVED, STORAGE, UUID, ZSTD, ZSTD_PLANES, vectors
 from tests.objects.chunks import Frames, chunk_id
@@ -94,7 +95,7 @@ def test_the_reader_reads_the_state_and_the_records_of_the_page() -> None:
     assert State(None).value(unpack(PAGE["key that is a tuple"]), 0) == ("a", 1)
     form = msgpack.unpackb(PAGE["format record"])
     assert form == {
-        "version": 2,
+        "version": 3,
         "uuid": UUID,
         "hash": "xxh3_128",
         "chunk_size": 2**20,
@@ -103,3 +104,8 @@ def test_the_reader_reads_the_state_and_the_records_of_the_page() -> None:
     }
     assert PAGE["mark"][:8] == b"casmark1" and int.from_bytes(PAGE["mark"][24:32], "little") == 258
     assert unpack(PAGE["entry of the reflog"]) == [1, "branch/main", None, bytes(16), "commit"]
+    store = Store.__new__(Store)
+    store.format = {"version": 3}
+    entry, branch = PAGE["the same as entry 7, with its check"], PAGE["the branch main at 16 zeros, with its check"]
+    assert store._value("reflog", (7).to_bytes(8, "big"), entry) == PAGE["entry of the reflog"]
+    assert store._value("ref", b"branch/main", branch) == bytes(16)

@@ -18,9 +18,10 @@ from casckpt.objects.ids import SCHEMES, Kind, id_scheme
 from casckpt.objects.node import StorageNode, pack_node
 from casckpt.objects.tree import canonical, write_tree
 from casckpt.objects.values import Map, TensorRecord, Typed
+from casckpt.store.checked import with_check
 from casckpt.store.format import encode_format
 from casckpt.store.mark import Mark, _encode
-from casckpt.store.protocol import StoreFormat
+from casckpt.store.protocol import Space, StoreFormat
 from tests.objects.chunks import forced
 
 CHUNK = b"casckpt"
@@ -109,9 +110,12 @@ def vectors() -> dict[str, bytes]:
     found |= {f"frame with codec {codec:d} in halves, xxh3_128": coded(codec, halved=True) for codec in HALVED}
     found["frame with codec 2 and planes by zstd, xxh3_128"] = ZSTD_PLANES
     found["key that is a tuple"] = canonical(("a", 1))
-    found["format record"] = encode_format(StoreFormat(2, UUID, "xxh3_128", 1 << 20, "auto", 1 << 44))
+    found["format record"] = encode_format(StoreFormat(3, UUID, "xxh3_128", 1 << 20, "auto", 1 << 44))
     found["mark"] = _encode(Mark(str(uuid.UUID(UUID)), 258))
-    found["entry of the reflog"] = msgspec.msgpack.encode((1, "branch/main", None, bytes(16), "commit"))
+    entry = msgspec.msgpack.encode((1, "branch/main", None, bytes(16), "commit"))
+    found["entry of the reflog"] = entry
+    found["the same as entry 7, with its check"] = with_check(Space.REFLOG, (7).to_bytes(8, "big"), entry)
+    found["the branch main at 16 zeros, with its check"] = with_check(Space.REF, b"branch/main", bytes(16))
     return found
 
 

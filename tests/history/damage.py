@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import msgspec
 
@@ -19,6 +20,8 @@ from casckpt.objects.node import NodeRef, StorageNode
 from casckpt.objects.tree import write_tree
 from casckpt.objects.values import Map, TensorRecord
 from casckpt.objects.words import Words
+from casckpt.store.checked import CHECKED_SPACES, COUNTERS, with_check
+from casckpt.store.format import FORMAT_KEY, encode_format
 from casckpt.store.protocol import Space, Store
 from tests.history.world import commit, describe
 
@@ -33,12 +36,25 @@ def errors(report: FsckReport) -> set[str]:
 
 
 def put(store: Store, space: Space, key: bytes, value: bytes | None) -> None:
-    """Put a value under a key, or with None take it away, behind the history's back."""
+    """Put a value under a key, or with None take it away, behind the history's back; a record with its check."""
+    if value is not None and (space in CHECKED_SPACES or key in COUNTERS):
+        value = with_check(space, key, value)
     with store.write(durable=True, room=None) as writer:
         if value is None:
             writer.delete(space, key)
         else:
             writer.put(space, key, value)
+
+
+def as_format(store: Store, version: int) -> None:
+    """Make a store of today's one of an earlier format, as its record has it; to be opened again."""
+    with store.write(durable=True, room=None) as writer:
+        for space in CHECKED_SPACES:
+            for key, record in writer.items(space):
+                writer.put(space, key, record[:-8])
+        for key in COUNTERS:
+            writer.put(Space.META, key, (writer.get(Space.META, key) or bytes(16))[:-8])
+        writer.put(Space.META, FORMAT_KEY, encode_format(replace(store.format, version=version)))
 
 
 def flip(store: Store, space: Space, key: bytes) -> None:

@@ -12,12 +12,8 @@ from casckpt.objects.codec import encode
 from casckpt.objects.ids import Kind
 from casckpt.objects.tree import LIST, TREE, expand
 from casckpt.store.protocol import Space
+from tests.history.damage import put
 from tests.history.world import commit
-
-
-def put(store, space: Space, key: bytes, value: bytes) -> None:
-    with store.write(durable=True, room=None) as writer:
-        writer.put(space, key, value)
 
 
 def test_a_damaged_head_or_ref_is_told(history, store) -> None:

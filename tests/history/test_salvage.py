@@ -354,7 +354,7 @@ def test_a_state_that_contradicts_itself_is_in_the_log_without_its_bytes(store: 
 def test_a_store_that_is_not_sound_is_not_handed_over(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build, "set_head", lambda writer, name: writer.put(Space.REF, b"HEAD", b"no name"))
+    monkeypatch.setattr(build, "set_head", lambda writer, name: writer.put(Space.REF, b"HEAD", b"no check"))
     with pytest.raises(CorruptObjectError, match="damaged-ref"):
         casckpt.salvage(store, tmp_path / "new")
     assert not (tmp_path / "new").exists()

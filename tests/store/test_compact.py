@@ -30,6 +30,7 @@ from casckpt.errors import (
 from casckpt.history.repository import History
 from casckpt.limits import MIB
 from casckpt.store import compact, filesystem, lmdb_lock, registry
+from casckpt.store.checked import with_check
 from casckpt.store.lmdb_store import open_store
 from casckpt.store.mark import read_mark
 from casckpt.store.memory import MemoryStore
@@ -530,7 +531,8 @@ def test_whoever_comes_meanwhile_waits_and_goes_on_with_the_new_file(
 
     def write() -> None:
         with begun as writer:
-            writer.put(Space.REF, b"tag/late", bytes.fromhex(history.resolve().id))
+            tip = bytes.fromhex(history.resolve().id)
+            writer.put(Space.REF, b"tag/late", with_check(Space.REF, b"tag/late", tip))
 
     with (
         ThreadPoolExecutor(5) as pool,

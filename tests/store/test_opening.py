@@ -23,7 +23,7 @@ from casckpt.errors import (
 )
 from casckpt.limits import DEFAULT_CHUNK_SIZE, MAX_CHUNK_SIZE, MIN_CHUNK_SIZE
 from casckpt.store import filesystem, lmdb_lock, lmdb_open, opening
-from casckpt.store.format import MAP_SIZE
+from casckpt.store.format import FORMAT_VERSION, MAP_SIZE
 from casckpt.store.lmdb_store import open_store
 from casckpt.store.protocol import Space
 from tests.processes import run
@@ -40,7 +40,7 @@ def snapshot(folder):
 def test_a_new_store_has_the_defaults_and_an_existing_one_keeps_its_settings(tmp_path):
     store = open_store(tmp_path / "deep/er/store")
     held = store.format
-    assert (held.version, held.hash, held.chunk_size, held.codec) == (2, "xxh3_128", DEFAULT_CHUNK_SIZE, "auto")
+    assert (held.version, held.hash, held.chunk_size, held.codec) == (3, "xxh3_128", DEFAULT_CHUNK_SIZE, "auto")
     assert held.map_size == MAP_SIZE
     store.close()
     again = open_store(str(tmp_path / "deep/er/store"), create=False, hash="xxh3_128", chunk_size=DEFAULT_CHUNK_SIZE)
@@ -219,9 +219,10 @@ def rewrite_format(path, record):
 def test_a_newer_format_is_refused_and_nothing_is_changed(tmp_path):
     store = open_store(tmp_path / "store")
     store.close()
-    rewrite_format(tmp_path / "store", msgspec.msgpack.encode({"version": 3, "what": "comes later"}))
+    rewrite_format(tmp_path / "store", msgspec.msgpack.encode({"version": FORMAT_VERSION + 1, "what": "comes later"}))
     before = snapshot(tmp_path)
-    with pytest.raises(NewerFormatError, match=r"its format is 3, and .* up to 2.*later casckpt"):
+    told = rf"its format is {FORMAT_VERSION + 1}, and .* up to {FORMAT_VERSION}.*later casckpt"
+    with pytest.raises(NewerFormatError, match=told):
         open_store(tmp_path / "store")
     assert snapshot(tmp_path) == before
 

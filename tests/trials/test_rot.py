@@ -36,6 +36,12 @@ def test_these_damages_hit_every_kind_of_page_frame_and_file(tmp_path: Path) -> 
             assert any(one.startswith(f"{part} of a frame of kind {kind} ") for one in found), f"{part} of {kind}"
 
 
+def test_every_bit_of_a_record_that_flips_is_told(tmp_path: Path) -> None:
+    found = tried(Recipe("records", (), "", "", 0, warm("tests.trials.rot.recipes:records")), range(7), tmp_path)
+    assert found.total() == 175 and "hurts nothing" not in found
+    assert any("told by fsck" in outcome for outcome in found)
+
+
 def test_bits_of_a_small_store_are_told_or_hurt_nothing(tmp_path: Path) -> None:
     found = tried(BY_NAME["every-bit"], range(1), tmp_path)
     assert found.total() == 150

@@ -22,9 +22,11 @@ from casckpt.history.records import (
     reflog_next,
 )
 from casckpt.objects.paths import readable
+from casckpt.store.checked import COUNTERS
 from casckpt.store.format import COUNTER_KEY, FORMAT_KEY, decode_format
 from casckpt.store.protocol import Reader, Space, Store
 
+_OURS: Final = frozenset((FORMAT_KEY, COUNTER_KEY, *COUNTERS))
 # What a damaged mark is taken for, so that nothing is missed which may have been released.
 _RELEASED: Final = Mark(True, ())
 
@@ -54,6 +56,9 @@ def check_records(reader: Reader, id_size: int, findings: Findings) -> Records:
             findings.add("ref-against-reflog", f"{ref.replace('/', ' ', 1)} {where}, and went to {_at(oid)}")
     for count in (gc_epoch, reflog_next):
         _try(findings, "damaged-counter", "a counter", partial(count, reader))
+    for key in reader.keys(Space.META):
+        if key not in _OURS:  # such as a counter under another name, without which it is taken for 0
+            findings.add("stray-key", f"meta holds an entry under {_shown(key)}")
     return records
 
 

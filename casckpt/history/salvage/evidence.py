@@ -1,4 +1,5 @@
-"""What a damaged file says of refs, moves and marks, and how far that can be believed: nothing of it has a hash.
+"""What a damaged file says of refs, moves and marks, and how far that can be believed: nothing of it has a hash, and
+what is from before format 3 no check.
 
 A ref gets its own name back only where nothing speaks against it. Whatever is in doubt is told as such.
 """
@@ -14,13 +15,14 @@ import msgspec
 from casckpt.errors import InvalidRefNameError
 from casckpt.history.records import BRANCH, HEAD, TAG, Figures, Mark, Move
 from casckpt.objects.names import check_stored_ref_name
+from casckpt.store.checked import COUNTERS, without_check
 from casckpt.store.format import COUNTER_KEY
 from casckpt.store.layout import Head
 from casckpt.store.protocol import Space
 from casckpt.store.scan import Scanned
 from casckpt.store.trees import Trees
 
-_NEXT: Final = b"reflog_next"
+_NEXT: Final = COUNTERS[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +71,15 @@ class Evidence:
         elif len(key) == self.id_size:
             self._of_commit(key, value)
         elif key == HEAD:
-            head = _name(value)
+            head = _name(_value(Space.REF, key, value))
             if head is not None:
                 self.heads.add(head)
-        elif key == _NEXT and len(value) == 8 and not value[0]:
-            self.next = max(self.next, int.from_bytes(value, "big"))
-        elif len(value) == self.id_size:
-            ref = _ref(key)
-            if ref is not None:
-                self.refs.setdefault(ref, set()).add(value)
+        elif key == _NEXT:
+            self.next = max(self.next, _number(_value(Space.META, key, value)) or 0)
+        else:
+            ref, commit = _ref(key), _value(Space.REF, key, value)
+            if ref is not None and len(commit) == self.id_size:
+                self.refs.setdefault(ref, set()).add(commit)
 
     def trees(self, file: Scanned, mark: int | None) -> None:
         """Take in what can be had by trees: of heads, and of roots to which heads may have led.
@@ -121,7 +123,7 @@ class Evidence:
         refs: dict[str, bytes] = {}
         head: str | None = None
         for key, value in found:
-            ref = _ref(key)
+            ref, value = _ref(key), _value(Space.REF, key, value)
             if key == HEAD:
                 head = _name(value)
             elif ref is None or len(value) != self.id_size:
@@ -134,7 +136,7 @@ class Evidence:
         seq = int.from_bytes(key, "big")
         try:
             when, ref, old, new, action = msgspec.msgpack.decode(
-                value, type=tuple[int, str, bytes | None, bytes | None, str]
+                _value(Space.REFLOG, key, value), type=tuple[int, str, bytes | None, bytes | None, str]
             )
         except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError):
             return
@@ -149,10 +151,12 @@ class Evidence:
     def _of_commit(self, key: bytes, value: bytes) -> None:
         try:
             if value[:1] == b"\x92":
+                value = _value(Space.MARK, key, value)
                 pruned, released = msgspec.msgpack.decode(value, type=tuple[bool, tuple[str, ...]])
                 self.released.setdefault(key, set()).update(released)  # marks only grow: an older one says no more
                 self.pruned.update([key] if pruned else [])
             elif value[:1] == b"\x95":
+                value = _value(Space.FIGURES, key, value)
                 figures = Figures(*msgspec.msgpack.decode(value, type=tuple[int, int, int, int, int]))
                 self.figures.setdefault(key, figures)
         except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError):
@@ -260,14 +264,21 @@ def _views(file: Scanned, trees: Trees) -> list[_View]:
         meta = trees.entries(head, Space.META)
         found = None if meta is None else dict(meta)
         counter = None if found is None else _number(found.get(COUNTER_KEY))
-        following = None if found is None else _number(found.get(_NEXT, bytes(8)))
+        following = None if found is None else _number(_value(Space.META, _NEXT, found.get(_NEXT, bytes(8))))
         is_last = len(file.heads) == 2 and head is file.heads[0]
         views.append(_View(head, counter, following, is_last))
     return sorted(views, key=lambda view: (not view.is_last, -(view.counter or 0)))
 
 
 def _number(raw: bytes | None) -> int | None:
-    return int.from_bytes(raw, "big") if raw is not None and len(raw) == 8 else None
+    return int.from_bytes(raw, "big") if raw is not None and len(raw) == 8 and not raw[0] else None
+
+
+def _value(space: Space, key: bytes, record: bytes) -> bytes:
+    """What a record says. A page may be of before its store was upgraded, so one that has no check, or a wrong one,
+    is taken for its own value, of which the check would make nonsense."""
+    value = without_check(space, key, record)
+    return record if value is None else bytes(value)
 
 
 def _ref(key: bytes) -> str | None:

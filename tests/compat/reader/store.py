@@ -27,6 +27,7 @@ from tests.compat.reader.objects import (
 from tests.compat.reader.values import Mapping, State
 
 LATER_SPACES = ("base", "dependant")  # not in version 1
+COUNTERS = ("gc_epoch", "reflog_next")  # those with a check
 SPACES = ("chunk", *LATER_SPACES, "node", "tree", "commit", "ref", "reflog", "mark", "figures", "meta")
 
 
@@ -81,18 +82,18 @@ class Store:
         self._read_format()
         self._read_counters()
         self._read_refs()
-        for oid, raw in self._spaces["mark"].items():
+        for oid, raw in self._records("mark"):
             pruned, parts = unpack(raw)
             need(type(pruned) is bool and parts == sorted(set(parts)) and len(oid) == self.id_bytes, "no mark")
             self.marks[oid] = pruned, parts
-        for oid, raw in self._spaces["figures"].items():
+        for oid, raw in self._records("figures"):
             self.figures[oid] = unpack(raw)
             need(len(self.figures[oid]) == 5 and all(type(count) is int for count in self.figures[oid]), "no figures")
 
     def _read_format(self) -> None:
         made = self.format = msgpack.unpackb(self._spaces["meta"][b"format"])
         need(type(made["version"]) is int and made["version"] >= 1, "no version")
-        if made["version"] > 2:
+        if made["version"] > 3:
             raise NewerError(f"format {made['version']}")
         size = made["chunk_size"]
         need(made["version"] == 1 or set(LATER_SPACES) <= set(self._spaces), "records that are missing")
@@ -101,9 +102,27 @@ class Store:
         need(2**20 <= made["map_size"] <= 2**44 and str(uuid.UUID(made["uuid"])) == made["uuid"], "no format record")
         self.id_bytes = ID_BYTES[made["hash"]]
 
+    def _records(self, space: str) -> Iterator[tuple[bytes, bytes]]:
+        for key, record in self._spaces[space].items():
+            yield key, self._value(space, key, record)
+
+    def _value(self, space: str, key: bytes, record: bytes) -> bytes:
+        """What is in front of the check of a record, from version 3 on."""
+        if self.format["version"] < 3:
+            return record
+        value = record[:-8]
+        covered = space.encode() + bytes(1) + len(key).to_bytes(2, "little") + key + value
+        check = xxhash.xxh3_64(covered, seed=0).digest()
+        need(record[-8:] == check, f"a record of {space} that is not what was written there")
+        return value
+
     def _read_counters(self) -> None:
-        for name in ("counter", "gc_epoch", "reflog_next"):
-            raw = self._spaces["meta"].get(name.encode(), bytes(8))
+        for name in ("counter", *COUNTERS):
+            raw = self._spaces["meta"].get(name.encode())
+            if raw is None:
+                raw = bytes(8)
+            elif name in COUNTERS:
+                raw = self._value("meta", name.encode(), raw)
             need(len(raw) == 8 and raw[0] == 0, f"no counter: {name}")
             self.counters[name] = int.from_bytes(raw, "big")
         path = self.path / "mark"
@@ -115,13 +134,13 @@ class Store:
         need(marked <= self.counters["counter"], "acknowledged changes are missing")
 
     def _read_refs(self) -> None:
-        for key, value in self._spaces["ref"].items():
+        for key, value in self._records("ref"):
             name = key.decode()
             if name == "HEAD":
                 self.head = checked_name(value.decode())
             else:
                 self.refs[checked_ref(name)] = value
-        for key, raw in self._spaces["reflog"].items():
+        for key, raw in self._records("reflog"):
             need(len(key) == 8, "no number of an entry")
             move = Move(int.from_bytes(key, "big"), *unpack(raw))
             need(move.number < self.counters["reflog_next"], "an entry with a number that is to come")

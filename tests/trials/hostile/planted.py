@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from casckpt.history.records import get_ref
 from casckpt.history.repository import History
 from casckpt.objects.codec import encode
 from casckpt.objects.commit import CommitObject, pack_commit
@@ -19,6 +20,7 @@ from casckpt.objects.paths import escape
 from casckpt.objects.tree import LIST, MAP, canonical
 from casckpt.objects.values import ArrayRecord, BlobRecord, Map, Paged, TreeRef, Typed, Value
 from casckpt.objects.zstd import compressor
+from casckpt.store.checked import CHECKED_SPACES, with_check
 from casckpt.store.protocol import Space
 from tests.trials.hostile import objects
 from tests.trials.hostile.mutate import mutated
@@ -57,10 +59,10 @@ class Planter:
 
     def commit(self, tree: bytes, **changes: Any) -> bytes:
         """A commit that follows the one before; the branch moves to it."""
-        before = self.writer.get(Space.REF, b"branch/main")
+        before = get_ref(self.writer, "branch/main")
         fields: dict[str, Any] = {
             "tree": tree,
-            "parents": () if before is None else (bytes(before),),
+            "parents": () if before is None else (before,),
             "branch": "main",
             "step": 1,
             "metrics": (("loss", 1.0),),
@@ -70,8 +72,12 @@ class Planter:
             "meta": Map(()),
         }
         oid = self.put(Kind.COMMIT, pack_commit(CommitObject(**(fields | changes))))
-        self.writer.put(Space.REF, b"branch/main", oid)
+        self.record(Space.REF, b"branch/main", oid)
         return oid
+
+    def record(self, space: Space, key: bytes, value: bytes) -> None:
+        """A record with its check."""
+        self.writer.put(space, key, with_check(space, key, value))
 
 
 Plant = Callable[[Planter, Random], None]
@@ -182,7 +188,8 @@ def _texts(planter: Planter, random: Random) -> None:
 
 def _rows(planter: Planter, random: Random) -> None:
     """Rows beside the objects that nobody of ours wrote."""
-    tip = bytes(planter.writer.get(Space.REF, b"branch/main"))
+    tip = get_ref(planter.writer, "branch/main")
+    assert tip is not None
     escapes = "branch/\x1b[31m"
     move = (
         1,
@@ -204,7 +211,8 @@ def _rows(planter: Planter, random: Random) -> None:
         (Space.DEPENDANT, b"k", b""),
     ]
     for space, key, value in random.sample(rows, 2):
-        planter.writer.put(space, key, value)
+        is_checked = space in CHECKED_SPACES or space is Space.META
+        (planter.record if is_checked and random.random() < 0.9 else planter.writer.put)(space, key, value)
 
 
 def _deltas(planter: Planter, random: Random) -> None:
@@ -232,7 +240,7 @@ def _bombs(planter: Planter, random: Random) -> None:
     oid = bytes((9,)) * 16
     planter.writer.put(Space[kind.name], oid, pack_head(FrameHead(kind, Codec.ZSTD, oid, length, len(packed))) + packed)
     if kind is Kind.COMMIT:
-        planter.writer.put(Space.REF, b"tag/bomb", oid)
+        planter.record(Space.REF, b"tag/bomb", oid)
     elif kind is Kind.TREE:
         planter.commit(oid)
     else:
@@ -246,7 +254,7 @@ def _spoilt(planter: Planter, random: Random) -> None:
     for _ in range(4):
         planter.commit(planter.tree(mutated(random, trees, trees.seeds())))
     oid = planter.put(Kind.COMMIT, mutated(random, commits, commits.seeds()))
-    planter.writer.put(Space.REF, b"tag/spoilt", oid)
+    planter.record(Space.REF, b"tag/spoilt", oid)
 
 
 PLANTS: Final[dict[str, Plant]] = {

@@ -31,7 +31,10 @@ _ONE, _TWO = b"1" * _ID, b"2" * _ID
 
 
 class Rows:
-    """A reader of one input: its parts are keys and values in turn, all in every space."""
+    """A reader of one input: its parts are keys and values in turn, all in every space; of a format without checks, so
+    that all of it is parsed."""
+
+    format_version = 2
 
     def __init__(self, data: bytes) -> None:
         parts = taken_apart(data)
@@ -92,7 +95,8 @@ def _look_at_moves(data: bytes) -> None:
 
 def _look_at_roots(data: bytes) -> None:
     reader = SimpleNamespace(
-        items=lambda space, *rest, **more: Rows(data).items(space) if space is Space.REFLOG else iter(())
+        format_version=2,
+        items=lambda space, *rest, **more: Rows(data).items(space) if space is Space.REFLOG else iter(()),
     )
     roots(reader)  # type: ignore[arg-type]
 
@@ -106,7 +110,7 @@ def _marks() -> list[bytes]:
 
 
 def _one(data: bytes) -> Any:
-    return SimpleNamespace(get=lambda space, key: memoryview(data))
+    return SimpleNamespace(format_version=2, get=lambda space, key: memoryview(data))
 
 
 def _counters() -> list[bytes]:
@@ -115,7 +119,7 @@ def _counters() -> list[bytes]:
 
 def _formats() -> list[bytes]:
     return [
-        encode_format(StoreFormat(2, str(uuid.UUID(int=7)), "xxh3_128", 1 << 20, codec, 1 << 44)) for codec in CODECS
+        encode_format(StoreFormat(3, str(uuid.UUID(int=7)), "xxh3_128", 1 << 20, codec, 1 << 44)) for codec in CODECS
     ]
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 from casckpt.store.examined import NAME
+from casckpt.store.format import COUNTER_KEY, FORMAT_KEY
 from casckpt.store.layout import BRANCH, HEAD_SIZE, PAGE
+from casckpt.store.nodes import read_nodes
 from tests.history.pages import SIZE, File
 from tests.trials.rot.stores import Template
 
 _MAGIC: Final = b"\xf1\x43\x4b\x46"
 _SECTOR: Final = 512
+RECORD: Final = "a record"
 
 
 class Map:
@@ -42,6 +45,11 @@ class Map:
         unused = sorted(set(range(2, len(data) // SIZE)) - named.keys())
         if unused:
             self.pages["unused"] = unused
+        self.records = {
+            sort: [span for number in self.pages[f"{sort} leaf"] for span in _records(data, number)]
+            for sort in ("ref", "reflog", "mark", "figures", "meta")
+            if f"{sort} leaf" in self.pages
+        }
         self.frames: dict[str, list[int]] = {}
         at = data.find(_MAGIC)
         while at >= 0:
@@ -55,11 +63,21 @@ class Map:
         return not self._used[at]
 
 
+def _records(data: bytes, number: int) -> Iterator[tuple[int, int]]:
+    """Where each record of a leaf page is, key and value, and how long, of those that have a check."""
+    page = data[number * SIZE : (number + 1) * SIZE]
+    for entry in read_nodes(page)[1]:
+        if entry.key not in (FORMAT_KEY, COUNTER_KEY):
+            record = entry.key + entry.value
+            yield number * SIZE + page.index(record), len(record)
+
+
 def damage(chance: random.Random, template: Template, known: Map, path: Path) -> str:
     """Damage the store at `path`, which is as the template says; returns how."""
     acts: list[tuple[int, Callable[[random.Random, Template, Map, bytearray], str]]] = [
         (8, _flip_in_page),
         (6, _flip_in_frame),
+        (2, flip_in_record),
         (3, _flip_anywhere),
         (1, _zeroed),
         (1, _shifted),
@@ -110,6 +128,14 @@ def _flip_in_frame(chance: random.Random, template: Template, known: Map, data: 
     bit = min((at + offset) * 8 + chance.randrange(8), 8 * len(data) - 1)
     flip(data, bit)
     return f"bit {bit}, {part} of a {sort}"
+
+
+def flip_in_record(chance: random.Random, template: Template, known: Map, data: bytearray) -> str:
+    sort = chance.choice(sorted(known.records))
+    at, length = chance.choice(known.records[sort])
+    bit = at * 8 + chance.randrange(8 * length)
+    flip(data, bit)
+    return f"bit {bit}, {RECORD} of {sort}"
 
 
 def _flip_anywhere(chance: random.Random, template: Template, known: Map, data: bytearray) -> str:

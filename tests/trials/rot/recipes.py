@@ -14,14 +14,13 @@ from typing import Final
 
 from tests.history.pages import SIZE
 from tests.trials.recipe import Recipe
-from tests.trials.rot.damage import Map, damage, flip
-from tests.trials.rot.look import look
+from tests.trials.rot.damage import RECORD, Map, damage, flip, flip_in_record
+from tests.trials.rot.look import HARMLESS, look
 from tests.trials.rot.stores import TEMPLATES, Template, template
 from tests.trials.warm import in_child, warm
 
 _BATCH: Final = 25
 _BITS: Final = 150
-_HARMLESS: Final = "hurts nothing"
 
 
 @cache
@@ -74,7 +73,33 @@ def _damages(seed: int, path: Path, made: Template, known: Map) -> Counter[str]:
         made.put(path)
         how = damage(random.Random(f"{seed} {number}"), made, known, path)
         _tell(path, f"damage {number} of seed {seed}: {how}")
-        outcomes[look(path, made.view)] += 1
+        outcomes[_outcome(path, made, how)] += 1
+    return outcomes
+
+
+def _outcome(path: Path, made: Template, how: str) -> str:
+    outcome = look(path, made.view)
+    assert outcome != HARMLESS or RECORD not in how, "what a record says is another, and nobody tells"
+    return outcome
+
+
+def records(seed: int, folder: Path) -> Counter[str]:
+    """So many bits of the small records beside the objects, each of which must be told."""
+    name = list(TEMPLATES)[seed % len(TEMPLATES)]
+    made, known = template_of(name, folder)
+    return _in_child(_flips_in_records, seed, folder / str(seed), made, known)
+
+
+def _flips_in_records(seed: int, path: Path, made: Template, known: Map) -> Counter[str]:
+    chance = random.Random(f"records {seed}")
+    outcomes: Counter[str] = Counter()
+    for _ in range(_BATCH):
+        made.put(path)
+        data = bytearray(made.files["data.mdb"])
+        how = flip_in_record(chance, made, known, data)
+        (path / "data.mdb").write_bytes(data)
+        _tell(path, f"seed {seed}: {how}")
+        outcomes[_outcome(path, made, how)] += 1
     return outcomes
 
 
@@ -123,8 +148,8 @@ def _bits(seed: int, path: Path, made: Template, known: Map) -> Counter[str]:
     step = order(total)
     chosen = [number * step % total for number in range(seed * _BITS, (seed + 1) * _BITS)]
     idle = [bit for bit in chosen if known.is_idle(bit // 8)]
-    if idle and _flipped(path, made, idle) == _HARMLESS:
-        outcomes[_HARMLESS] += len(idle)
+    if idle and _flipped(path, made, idle) == HARMLESS:
+        outcomes[HARMLESS] += len(idle)
     else:
         idle = []
     for bit in sorted({*chosen} - {*idle}):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from casckpt.errors import CasckptError, PrunedCommitError
-from casckpt.history.records import WHOLE, check_not_pruned, get_mark
+from casckpt.history.records import check_not_pruned, get_mark
 from casckpt.history.repository import History
 from casckpt.objects.node import NodeRef
 from casckpt.objects.tree import expand, shallow
@@ -18,12 +18,16 @@ from casckpt.store.lmdb_store import open_store
 
 @dataclass(frozen=True)
 class View:
-    """refs: each with its commit. states: of each commit a hash of all of it, or "pruned"; and where parts of it were
-    released that are there still, one with them: a record of what was released has no checksum."""
+    """refs: each with its commit. states: of each commit a hash of all that was not released of it, or "pruned".
+
+    released: of those of which something was released that is there still, a hash with it. That is shown where the key
+    of the record of it was hit, so that there is none for the commit; fsck finds the record under the other key.
+    """
 
     refs: dict[str, str]
     log: tuple[str, ...]
-    states: dict[str, tuple[str, ...]]
+    states: dict[str, str]
+    released: dict[str, str]
 
 
 def view_of(path: Path) -> View:
@@ -33,7 +37,9 @@ def view_of(path: Path) -> View:
         log = log_of(history)
         moved = {oid for move in history.reflog() for oid in (move.old, move.new) if oid is not None}
         ids = {one.id for oid in (*moved, *refs.values()) for one in history.log(oid)}
-        return View(refs, log, {oid: (state_of(history, oid), *_with_released(history, oid)) for oid in sorted(ids)})
+        states = {oid: state_of(history, oid) for oid in sorted(ids)}
+        released = {oid: _with_released(history, oid) for oid in sorted(ids)}
+        return View(refs, log, states, {oid: found for oid, found in released.items() if found is not None})
 
 
 def refs_of(history: History) -> dict[str, str]:
@@ -57,15 +63,11 @@ def state_of(history: History, oid: str) -> str:
         return "pruned"
 
 
-def _with_released(history: History, oid: str) -> list[str]:
-    """What a commit of which something was released may be taken for: pruned; and whole, if all of it is there."""
-    released = history.reading(lambda commits: get_mark(commits.objects.reader, bytes.fromhex(oid)))
-    if released == WHOLE:
-        return []
+def _with_released(history: History, oid: str) -> str | None:
     try:
-        return ["pruned", history.reading(lambda commits: _hash(commits, bytes.fromhex(oid), whole=True))]
+        return history.reading(lambda commits: _hash(commits, bytes.fromhex(oid), whole=True))
     except CasckptError:
-        return ["pruned"]
+        return None
 
 
 def _hash(commits: Any, oid: bytes, whole: bool = False) -> str:
