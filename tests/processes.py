@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import threading
 import traceback
 import warnings
 from collections.abc import Callable
@@ -18,19 +17,6 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 # No child of a test may take longer; one that does is killed and fails the test.
 PATIENCE = 60
-
-
-_tracer = threading.local()
-
-
-def _stop_tracing() -> None:
-    _tracer.held = sys.gettrace()
-    sys.settrace(None)
-
-
-# coverage's tracer takes a lock, which another thread may hold at a fork: a traced child would then wait for ever. The
-# child of a fork goes untraced; so do all the forks of a test run that imports this module.
-os.register_at_fork(before=_stop_tracing, after_in_parent=lambda: sys.settrace(_tracer.held))
 
 
 class Program:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from casckpt.limits import MIB
-from tests import processes as processes  # a child must not be traced
+from tests import tracing as tracing  # a child must not be traced
 from tests.trials.hostile.guard import guard
 
 # Address space that a child may take beside what it has from its parent.
