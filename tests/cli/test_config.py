@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from casckpt.history.repository import History
+from casckpt.store.format import FORMAT_VERSION
 from tests.cli.conftest import Casckpt
 
 
@@ -16,7 +17,7 @@ def test_config_tells_each_setting_and_its_source(
     monkeypatch.delenv("NO_COLOR", raising=False)
     found = {setting["name"]: setting for setting in at("config", "--json").json}
     assert {name: found[name]["value"] for name in ("hash", "chunk_size", "codec", "version")} == {
-        "hash": "xxh3_128", "chunk_size": 4096, "codec": "none", "version": 2,
+        "hash": "xxh3_128", "chunk_size": 4096, "codec": "none", "version": FORMAT_VERSION,
     }  # fmt: skip
     assert found["store"]["source"] == "-C"
     assert found["NO_COLOR"] == {"name": "NO_COLOR", "value": None, "source": "not set", "meaning": "1: no colours"}

@@ -114,13 +114,13 @@ def transactions(path: Path) -> None:
 
         def work() -> None:
             with store.write(durable=False, room=None) as writer:
-                writer.put(Space.META, b"key", b"value")
+                writer.put(Space.PIN, b"key", b"value")
             with store.read() as reader:
-                reader.get(Space.META, b"key")
+                reader.get(Space.PIN, b"key")
 
         def from_another_thread() -> bool:
             with store.write(durable=True, room=None) as writer:
-                return writer.get(Space.META, b"key") is not None
+                return writer.get(Space.PIN, b"key") is not None
 
         for number in range(600):
             with contextlib.suppress(KeyboardInterrupt):

@@ -32,7 +32,7 @@ def _open(path: Path) -> Repository:
 
 def _check(repo: Repository, acknowledged: int) -> int:
     """All is let go of, and the newest commit is the last acknowledged or one that was under way; returns its step."""
-    assert not repo.store._environment._live, repo.store._environment._live
+    assert not repo.store._environment.gate.live, repo.store._environment.gate.live
     assert repo._pool is None or repo._pool._in_use == 0, repo._pool._in_use
     newest = repo.resolve("main").step
     assert newest is not None and newest >= acknowledged, (newest, acknowledged)

@@ -452,7 +452,7 @@ def test_what_is_cancelled_before_its_turn_leaves_nothing_and_those_behind_it_co
         chunks = repo.stats().chunks
         repo.gc()
         assert repo.stats().chunks == chunks and repo._pool._in_use == 0
-        assert not repo.store._environment._live
+        assert not repo.store._environment.gate.live
 
 
 def test_a_callback_may_commit_load_and_wait(tmp_path) -> None:
@@ -674,7 +674,7 @@ def test_gc_prune_and_compact_go_on_beside_commits_in_flight(tmp_path, monkeypat
         for commit in repo.log(limit=2):
             assert_same(states[commit.step], repo.load(commit.id))
         assert repo.fsck(read_data=True).ok
-        assert not repo.store._environment._live
+        assert not repo.store._environment.gate.live
 
 
 # -- forks -------------------------------------------------------------------------------------------------------------
@@ -749,6 +749,6 @@ def test_an_interrupt_between_taking_and_handing_over_leaves_nothing_behind(tmp_
             repo.commit_async({"w": torch.rand(100_000)}, memory=1)
         repo.wait()
         assert not [one for one in gc.get_objects() if type(one) is Writer and one._is_running]
-        assert not repo.store._environment._live and list(repo.log()) == []
+        assert not repo.store._environment.gate.live and list(repo.log()) == []
         repo.commit_async({"n": 1}).result(WAIT)
         assert repo.load() == {"n": 1}

@@ -497,8 +497,8 @@ def test_nothing_is_held_open_between_two_reads_and_each_is_one_transaction(tmp_
         begin = environment.begin_read
         with patch.object(environment, "begin_read", lambda one: began.append(one) or begin(one)):
             handle = repo.open_tensor("HEAD", "w")
-            assert len(began) == 1 and not environment._live
+            assert len(began) == 1 and not environment.gate.live
             handle[5:20_000:3]
-            assert len(began) == 2 and not environment._live
+            assert len(began) == 2 and not environment.gate.live
     with pytest.raises(StoreClosedError):
         handle[5]

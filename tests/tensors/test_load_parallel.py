@@ -244,7 +244,7 @@ def test_an_interrupt_ends_all_threads_and_the_transaction(
         left[0] = at
         with pytest.raises(KeyboardInterrupt):
             load()
-            assert not repo.store._environment._live  # type: ignore[attr-defined]
+            assert not repo.store._environment.gate.live  # type: ignore[attr-defined]
     monkeypatch.undo()
     repo.compact()
     assert_same(repo.restore(live), state)
@@ -272,7 +272,7 @@ _INTERRUPTED = """
                 interrupt_in(0)
             except KeyboardInterrupt:
                 came += 1
-            assert repo.store._environment._live == set()
+            assert repo.store._environment.gate.live == set()
             for tensor in live.values():
                 tensor.neg_()
         assert came

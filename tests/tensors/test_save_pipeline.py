@@ -289,8 +289,8 @@ def watched(tmp_path, monkeypatch):
 
 def nothing_is_left(repo: Repository) -> None:
     environment = repo.store._environment
-    assert environment._live == set()
-    assert environment._raw.readers().strip() in ("(no active readers)", "") or not environment._live
+    assert environment.gate.live == set()
+    assert environment._raw.readers().strip() in ("(no active readers)", "") or not environment.gate.live
     assert not [one for one in gc.get_objects() if type(one) is Writer and one._is_running]
 
 
