@@ -27,7 +27,7 @@ from casckpt.store.protocol import (
     StoreSize,
     no_progress,
 )
-from casckpt.store.registry import acquire, release
+from casckpt.store.registry import acquire, give_up, release
 from casckpt.store.transaction import Handle
 
 # Looks at the file that others' commits may overtake before they begin: two commits within microseconds each time.
@@ -58,7 +58,11 @@ def open_store(
     """
     wanted = Wanted(create=create, hash=hash, chunk_size=chunk_size, codec=codec, accept_loss=accept_loss)
     handle = Handle()
-    return LmdbStore(acquire(Path(path).expanduser().resolve(), wanted, handle), handle)
+    try:
+        return LmdbStore(acquire(Path(path).expanduser().resolve(), wanted, handle), handle)
+    except BaseException:
+        give_up(handle)
+        raise
 
 
 class LmdbStore:

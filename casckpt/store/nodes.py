@@ -6,7 +6,7 @@ It must never give some of a page's nodes: in what is left out, or read twice, c
 from __future__ import annotations
 
 import struct
-from functools import cache
+from functools import lru_cache
 from typing import NamedTuple
 
 from casckpt.store.layout import BIG, BRANCH, LEAF, NODE, PAGE, SUBTREE, UnreadableError
@@ -102,7 +102,7 @@ def read_alike(page: bytes) -> Alike | None:
     return Alike([keys[at] for at in places], runs)
 
 
-@cache
+@lru_cache(maxsize=1024)  # a damaged file has sizes without end
 def _shape(key_size: int, value: int, is_big: bool) -> struct.Struct:
     """A node as it lies in a page, with the byte behind it that keeps the next one even."""
     return struct.Struct(f"=HHHH{key_size}s{'Q' if is_big else f'{value}s'}{(key_size + value) % 2}x")

@@ -31,6 +31,7 @@ from casckpt.store.format import (
     encode_format,
     new_format,
 )
+from casckpt.store.layout import UnreadableError
 from casckpt.store.lmdb_lock import LOCK, refuse_lost_lock
 from casckpt.store.lmdb_open import MAX_READERS, open_error, open_lmdb
 from casckpt.store.locks import FileLock
@@ -126,15 +127,17 @@ def open_environment(path: Path, wanted: Wanted, know: Callable[[Environment], N
 
 
 def clear_compacting(path: Path) -> None:
-    """Remove what compact left, and nothing else, should somebody have put it there; call under the gate."""
+    """Remove what compact left; call under the gate."""
     _clear(path / COMPACTING)
 
 
 def _clear(folder: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        (folder / DATA).unlink()
+    """Remove a folder of ours in which a data file was made. A store that somebody put there has more in it than that,
+    and a link leads elsewhere: those stay."""
     with contextlib.suppress(OSError):
-        folder.rmdir()
+        if not folder.is_symlink() and {entry.name for entry in folder.iterdir()} <= {DATA}:
+            (folder / DATA).unlink(missing_ok=True)
+            folder.rmdir()
 
 
 def _take_over(path: Path) -> None:
@@ -306,6 +309,8 @@ def _heal_heads(path: Path, raw: lmdb.Environment, databases: dict[Space, _Datab
                 _count(transaction, databases)
             raw.sync(True)
             watch.after(number)
+    except UnreadableError as error:
+        raise damaged(path, str(error)) from error
     except lmdb.Error as error:
         raise open_error(path, error) from error
 

@@ -55,6 +55,14 @@ def release(environment: Environment, handle: Handle) -> None:
             _forget(environment)
 
 
+def give_up(handle: Handle) -> None:
+    """As `release`, for a handle that an interrupt kept from whoever asked for it, if it was given out at all."""
+    with _lock:
+        of = [environment for environment in _by_file.values() if handle in environment.handles]
+    for environment in of:
+        release(environment, handle)
+
+
 def exchange(environment: Environment, copy: Path, transaction: int) -> None:
     """Put the file `copy`, which is on the disk, in the place of the data file of an environment, and go on with that.
 

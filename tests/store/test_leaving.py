@@ -100,6 +100,7 @@ while True:
     with other.write(durable=False, room=None) as writer:
         writer.put(Space.REF, b"key", b"%d" % seen)
     other.close()
+    assert not list((path / "openers").iterdir()), seen
 print(seen)
 """
 

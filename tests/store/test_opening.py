@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+from pathlib import Path
 
 import lmdb
 import msgspec
@@ -26,7 +28,9 @@ from casckpt.store import filesystem, lmdb_lock, lmdb_open, opening
 from casckpt.store.format import FORMAT_VERSION, MAP_SIZE
 from casckpt.store.lmdb_store import open_store
 from casckpt.store.protocol import Space
+from tests.history.world import commit, load
 from tests.processes import run
+from tests.store.wasteful import open_history
 
 
 def snapshot(folder):
@@ -415,3 +419,19 @@ def test_the_file_is_of_the_one_format_whatever_this_process_s_default_is(tmp_pa
     )
     open_store(tmp_path / "store", create=False).close()
     assert (tmp_path / "store/data.mdb").read_bytes()[20:24] == (1).to_bytes(4, "little")
+
+
+@pytest.mark.parametrize("name", ["creating", "compacting"])
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_store_that_somebody_put_where_we_work_stays_there(tmp_path: Path, name: str, linked: bool) -> None:
+    open_store(tmp_path / "store").close()
+    theirs = tmp_path / "theirs" if linked else tmp_path / "store" / name
+    with open_history(theirs) as history:
+        made = commit(history, {"model": {"w": b"theirs"}})
+    if linked:
+        (tmp_path / "store" / name).symlink_to(theirs)
+    open_store(tmp_path / "store").close()
+    with open_history(tmp_path / "store") as history, contextlib.suppress(StoreError):
+        history.compact()
+    with open_history(theirs) as history:
+        assert history.resolve("main").id == made.id and load(history, "main") == {"model": {"w": b"theirs"}}
