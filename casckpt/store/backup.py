@@ -2,7 +2,7 @@
 
 LMDB writes the copy, without free pages, as one transaction of its own shows the store. It goes through a pipe, so that
 it is written from the beginning to the end, as network and cloud file systems like it, and so that it can be stopped.
-It has another name until all of it is on the disk.
+It has another place until all of it is on the disk (`destination.py`).
 """
 
 from __future__ import annotations
@@ -24,16 +24,13 @@ from casckpt.limits import MIB
 from casckpt.store import filesystem
 from casckpt.store.aside import Aside, aside
 from casckpt.store.datafile import damaged, look_into
+from casckpt.store.destination import BACKUP, check_empty, put_in_place, working_folder
 from casckpt.store.environment import Environment
 from casckpt.store.format import COUNTER_KEY, decode_format
-from casckpt.store.locks import FileLock
-from casckpt.store.mark import Mark, mark_copy
+from casckpt.store.mark import Mark
 from casckpt.store.protocol import BackupReport, Progress, Space
 from casckpt.store.transaction import Handle, Transaction
-from casckpt.store.unfinished import BACKING_UP, UNKNOWN, Filling, check_free, filling, is_at, sync
 
-PARTIAL: Final = "data.mdb.partial"
-_OWN: Final = frozenset({PARTIAL})
 _BLOCK: Final = MIB  # what is read from the pipe at once: as much as it holds, and as LMDB writes
 _BESIDE: Final = MIB  # the mark, the gate and the folder
 
@@ -59,48 +56,34 @@ def _backup(environment: Environment, handle: Handle, place: Path, held: Aside) 
             raise
         try:
             _check_room(place, copying.expected)
-            place.mkdir(parents=True, exist_ok=True)
-            with filling(place, BACKING_UP, _OWN, "backup", loose=_OWN) as found:
-                length = _write_copy(environment, copying, place, found, held)
-                mark_copy(place / "mark", Mark(environment.format.uuid, copying.counter))
-                (place / "gate").touch()
-                _sync(place)
+            with working_folder(place, BACKUP) as folder:
+                length = _write_copy(environment, copying, folder, held)
+                put_in_place(folder, Mark(environment.format.uuid, copying.counter))
         finally:
             copying.let_go()
         return length
 
 
-def _write_copy(environment: Environment, copying: _Copying, place: Path, found: Filling, held: Aside) -> int:
-    """Write the data file, under its own name once it is whole and on the disk; returns its length."""
-    partial = place / PARTIAL
-    file = FileLock(partial)
+def _write_copy(environment: Environment, copying: _Copying, folder: Path, held: Aside) -> int:
+    """Write the data file, until it is whole and on the disk; returns its length."""
+    data = folder / "data.mdb"
+    descriptor = os.open(data, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
-        _lock(place, file)
-        _keep_private(environment, file.descriptor)
-        try:
-            length = _pump(copying, file.descriptor, held, place)
-            held.report("waiting for the disk", 0, 0)
-            os.fsync(file.descriptor)
-            _check_whole(environment, partial)
-            found.put(partial)
-        except BaseException:
-            with contextlib.suppress(OSError):  # which would hide what went wrong; the next backup begins it anew
-                partial.unlink()
-            raise
-        return length
+        _keep_private(environment, descriptor)
+        length = _pump(copying, descriptor, held, folder.parent)
+        held.report("waiting for the disk", 0, 0)
+        os.fsync(descriptor)
     finally:
-        file.release()
+        os.close(descriptor)
+    _check_whole(environment, data)
+    return length
 
 
 def _check_place(environment: Environment, place: Path) -> None:
     """Refuse, before anything is made, what is no place for a backup."""
     if place.is_relative_to(environment.path):
         raise NotAStoreError("this is inside of the store itself", store=str(place), remedy="give a folder elsewhere")
-    if not place.exists():
-        return
-    if not place.is_dir():
-        raise NotAStoreError("this is a file", store=str(place), remedy="give a new folder, or an empty one")
-    check_free(place, BACKING_UP, _OWN, loose=_OWN)
+    check_empty(place)
 
 
 def _check_room(place: Path, expected: int) -> None:
@@ -114,19 +97,6 @@ def _check_room(place: Path, expected: int) -> None:
             available=available,
             remedy="free some room there, or give another place",
         )
-
-
-def _lock(place: Path, file: FileLock) -> None:
-    """Have the unfinished copy for oneself: what a backup that was killed left, nobody has."""
-    try:
-        mine = file.acquire(wait=False)
-    except OSError as error:
-        if error.errno not in UNKNOWN:
-            raise
-        mine = True
-    if not mine or not is_at(file):  # a file that was renamed just now is somebody's whole copy
-        raise StoreBusyError("another backup to this place is under way", store=str(place), remedy="give another one")
-    os.ftruncate(file.descriptor, 0)
 
 
 def _keep_private(environment: Environment, descriptor: int) -> None:
@@ -230,17 +200,8 @@ class _Copying:
             self._environment.end_read(self._snapshot)
 
 
-def _check_whole(environment: Environment, partial: Path) -> None:
+def _check_whole(environment: Environment, data: Path) -> None:
     """Look at the copy as at any file that is to be opened."""
-    record = look_into(partial).format
-    if record is None or decode_format(str(partial), record) != environment.format:
-        raise StoreError("the copy is not what was copied", store=str(partial), remedy="look at the disk that it is on")
-
-
-def _sync(place: Path) -> None:
-    """Wait until the folder, and those on the way to it that were made for it, are on the disk."""
-    device = place.stat().st_dev
-    for folder in (place, *place.parents):
-        if folder.stat().st_dev != device:
-            return
-        sync(folder)
+    record = look_into(data).format
+    if record is None or decode_format(str(data), record) != environment.format:
+        raise StoreError("the copy is not what was copied", store=str(data), remedy="look at the disk that it is on")

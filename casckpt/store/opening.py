@@ -20,6 +20,7 @@ from casckpt.errors import (
 )
 from casckpt.store import filesystem, openers
 from casckpt.store.datafile import damaged, do_follow, is_last, look_into, transactions
+from casckpt.store.destination import left, leftover
 from casckpt.store.environment import Environment
 from casckpt.store.examined import NAME, Watch, is_known, note_good
 from casckpt.store.format import (
@@ -37,7 +38,6 @@ from casckpt.store.lmdb_open import MAX_READERS, open_error, open_lmdb
 from casckpt.store.locks import FileLock
 from casckpt.store.mark import Mark, read_mark, reset_mark
 from casckpt.store.protocol import PageFault, Space, StoreFormat
-from casckpt.store.unfinished import BACKING_UP, SALVAGING
 
 if TYPE_CHECKING:
     from lmdb import _Database
@@ -51,9 +51,6 @@ A folder, because LMDB notes in a file whether it has a name of its own, which t
 # The same for the first data file of a store: of a name of its own, since what compact left may be the only copy.
 _CREATING: Final = "creating"
 _OURS: Final = frozenset({DATA, LOCK, "gate", "openers", "mark", "maintenance", _CREATING, NAME})
-# What a command that was killed leaves where it was to make a store, by the command: given again, it clears that away.
-_SALVAGING: Final = "salvaging"
-_UNFINISHED: Final = {SALVAGING: "salvage", BACKING_UP: "backup", "data.mdb.partial": "backup"}
 _ACCEPT: Final = (
     "restore it from a backup, or go on with what is there: open it with accept_loss=True, or run "
     "`casckpt fsck --accept-loss`; of what is given up by that, `casckpt salvage` may get out less afterwards"
@@ -94,7 +91,6 @@ def open_environment(path: Path, wanted: Wanted, know: Callable[[Environment], N
                 wanted.check(str(path), held)
                 clear_compacting(path)  # whoever makes one has the gate until it is in place
                 _clear(path / _CREATING)
-                _take_over(path)
                 alone = not openers.live(path)
                 if alone:
                     _examine(path, held, accept_loss=wanted.accept_loss)
@@ -140,16 +136,6 @@ def _clear(folder: Path) -> None:
             folder.rmdir()
 
 
-def _take_over(path: Path) -> None:
-    """Have a store that came to its place right before a salvage or a backup was killed, and what is left of that. Else
-    the same command, given again, would put another one over it. Without their files nothing is known to be theirs."""
-    if (path / SALVAGING).exists():
-        with contextlib.suppress(OSError):  # only if it is empty, as a salvage leaves it
-            (path / _SALVAGING).rmdir()
-    for name in (SALVAGING, BACKING_UP):
-        (path / name).unlink(missing_ok=True)
-
-
 def _check_place(path: Path, wanted: Wanted) -> None:
     """Refuse, before anything is made, what is no place for a store.
 
@@ -165,11 +151,8 @@ def _check_place(path: Path, wanted: Wanted) -> None:
     if DATA in names:
         if "gate" not in names and look_into(path / DATA).format is None:
             raise NotAStoreError(f"its {DATA} was not written by casckpt", store=store, remedy="give another path")
-    elif unfinished := names & _UNFINISHED.keys():
-        what = _UNFINISHED[min(unfinished)]
-        raise NotAStoreError(
-            f"a {what} to this folder has not come to its end", store=store, remedy="give it again: it begins anew"
-        )
+    elif found := leftover(names):
+        raise left(path, *found)
     elif names and ("gate" not in names or names - _OURS):
         raise NotAStoreError("this folder holds other things", store=store, remedy="give an empty one, or a new one")
     elif not wanted.create:

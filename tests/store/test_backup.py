@@ -60,6 +60,10 @@ def contents(history: History) -> dict[tuple[Space, bytes], bytes]:
         return {(space, key): bytes(value) for space in Space for key, value in reader.items(space)}
 
 
+LEFT = "backing-up-" + "0" * 32
+DONE = {"data.mdb", "mark", "gate"}
+
+
 def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()} if folder.exists() else set()
 
@@ -143,18 +147,19 @@ def test_where_something_is_already_nothing_is_done(history: History, tmp_path: 
     check(history)
 
 
-def test_an_empty_folder_and_what_a_killed_one_left_will_do(history: History, tmp_path: Path) -> None:
+def test_an_empty_folder_will_do_and_one_that_was_left_is_named(history: History, tmp_path: Path) -> None:
     place = tmp_path / "copy"
-    place.mkdir()
-    history.backup(place)
-    shutil.rmtree(place)
-    place.mkdir()
-    (place / "data.mdb.partial").write_bytes(b"x" * 50_000_000)
+    (place / LEFT).mkdir(parents=True)
+    (place / LEFT / "data.mdb").write_bytes(b"x" * 50_000)
     for create in (True, False):
-        with pytest.raises((NotAStoreError, StoreNotFoundError)):
+        with pytest.raises(NotAStoreError, match=rf"a backup to this folder .*was killed; nothing in {LEFT}"):
             open_store(place, create=create)
-    report = history.backup(str(place))
-    assert report.bytes < 50_000_000 and names(place) == {"data.mdb", "mark", "gate"}
+    with pytest.raises(NotAStoreError, match=rf"{place}: .*nothing in {LEFT}.*remove {place / LEFT} with all"):
+        history.backup(place)
+    assert names(place) == {LEFT} and names(place / LEFT) == {"data.mdb"}
+    shutil.rmtree(place / LEFT)
+    history.backup(str(place))
+    assert names(place) == DONE
     with open_history(place) as copy:
         check(copy)
 
@@ -213,34 +218,39 @@ def test_killed_at_any_call_it_leaves_no_store_or_a_whole_one(tmp_path: Path) ->
     library = build("faults", tmp_path)
     make(tmp_path / "template", 4096, size=20_000)
     ended: list[int] = []
-    wholes = agains = 0  # of those killed; of wholes, those of which another was put in the place
+    wholes = lefts = 0  # of those killed
     number = 0
     with doomed(KILLED_WORK, library) as one:
-        # As many calls as the pipe's reader wakes up: one run that ends is not the proof that none has more, and where
-        # each of the last calls was missed they are met again.
-        while not (through := ended[-3:] == [0, 0, 0]) or (agains == 0 and len(ended) < 200):
-            number += -8 if through else 1
+        # As many calls as the pipe's reader wakes up: one run that ends is not the proof that none has more.
+        while ended[-3:] != [0, 0, 0]:
+            number += 1
             source, place = tmp_path / f"{len(ended)} of it", tmp_path / str(len(ended))
             shutil.copytree(tmp_path / "template", source)
             ended.append(one.meets(number, BEFORE, place))
-            if (place / "data.mdb").exists():
-                wholes += ended[-1] == KILLED
-            else:
-                with pytest.raises((NotAStoreError, StoreNotFoundError)):
-                    open_store(place, create=False)
+            left = [name for name in names(place) if name.startswith("backing-up-")]
             with open_history(source) as history:
-                if names(place) >= {"data.mdb"} and "backing-up.lock" not in names(place):  # it is all there
+                if (place / "data.mdb").exists():
+                    wholes += ended[-1] == KILLED
                     with pytest.raises(NotAStoreError, match="if a command that was killed put it there, it is whole"):
                         history.backup(place)
                 else:
-                    agains += (place / "data.mdb").exists()
+                    with pytest.raises((NotAStoreError, StoreNotFoundError)):
+                        open_store(place, create=False)
+                    if left:
+                        lefts += 1
+                        with pytest.raises(NotAStoreError):
+                            open_store(place)
+                        with pytest.raises(NotAStoreError, match=f"nothing in {left[0]} was acknowledged"):
+                            history.backup(place)
+                        shutil.rmtree(place / left.pop())
                     history.backup(place)
-            assert names(place) == {"data.mdb", "mark", "gate"}
             for path in (place, source):
-                with open_history(path) as found:
+                with open_history(path) as found:  # also beside what was left
                     check(found, size=20_000)
+            assert set(left) <= names(place)
+            for path in (place, source):
                 shutil.rmtree(path)
-    assert len(ended) > 10 and 0 < agains <= wholes < len(ended) - 3
+    assert len(ended) > 10 and wholes > 3 and lefts > 3
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
@@ -255,11 +265,14 @@ def test_whatever_call_fails_it_says_so_and_can_be_tried_again(tmp_path: Path, c
     except StoreError as error:
         disarm()
         assert folder in str(error)
+        for left in pathlib.Path(folder).glob("backing-up-*"):  # the disk did not let it be removed either
+            shutil.rmtree(left)
         if not os.path.exists(folder + "/data.mdb"):
             history.backup(folder)
 """,
     ).replace(
-        "from casckpt.store import backup", "from casckpt.errors import StoreError\nfrom casckpt.store import backup"
+        "from casckpt.store import backup",
+        "import pathlib, shutil\nfrom casckpt.errors import StoreError\nfrom casckpt.store import backup",
     )
     ended = [1]
     with doomed(work, library) as one:
@@ -270,33 +283,6 @@ def test_whatever_call_fails_it_says_so_and_can_be_tried_again(tmp_path: Path, c
             with open_history(place) as found:
                 check(found, size=20_000)
     assert ended[-1] == 0 and len(ended) > 8
-
-
-def test_one_at_a_time_to_one_place(history: History, tmp_path: Path) -> None:
-    (tmp_path / "copy").mkdir()
-    other = FileLock(tmp_path / "copy/data.mdb.partial")
-    assert other.acquire(wait=False)
-    with pytest.raises(StoreBusyError, match="another backup"):
-        history.backup(tmp_path / "copy")
-    assert names(tmp_path / "copy") == {"data.mdb.partial"}
-    other.release()
-    history.backup(tmp_path / "copy")
-
-
-def test_a_file_that_was_finished_by_another_just_now_is_not_written_over(history: History, tmp_path: Path) -> None:
-    (tmp_path / "copy").mkdir()
-    real = FileLock.acquire
-
-    def acquire(lock: FileLock, *, wait: bool = True) -> bool:
-        if lock.path.name == "data.mdb.partial":  # between its opening and its locking, the other one is done
-            lock.path.rename(lock.path.with_suffix(""))
-        return real(lock, wait=wait)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FileLock, "acquire", acquire)
-        with pytest.raises(StoreBusyError, match="another backup"):
-            history.backup(tmp_path / "copy")
-    assert names(tmp_path / "copy") == {"data.mdb"}
 
 
 def test_a_file_system_without_locks_or_folders_that_can_be_synced_will_do(
@@ -312,8 +298,10 @@ def test_a_file_system_without_locks_or_folders_that_can_be_synced_will_do(
         lambda lock, **more: refuse() if "copy" in lock.path.parts else real(lock, **more),
     )
     monkeypatch.setattr(filesystem, "sync_folder", refuse)
+    monkeypatch.setattr(os, "link", refuse)
     history.backup(tmp_path / "copy")
     monkeypatch.undo()
+    assert names(tmp_path / "copy") == DONE
     with open_history(tmp_path / "copy") as copy:
         check(copy)
 

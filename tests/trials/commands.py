@@ -2,7 +2,7 @@
 of its store to the closing, and what must hold of all that they touch, however far they came.
 
 What a command only reads is as it was, byte for byte. What it writes is as before, whole in part, or done; and if it is
-not done, the same command does it.
+not done, the same command does it; a salvage, once what it names is removed.
 """
 
 from __future__ import annotations
@@ -161,7 +161,8 @@ class Salvage(Command):
             repo = casckpt.open(folder / "new", create=False)
         except (StoreNotFoundError, NotAStoreError) as error:
             assert not (folder / "new/data.mdb").exists(), error
-            assert "salvag" in str(error) or not (folder / "new").exists() or not any((folder / "new").iterdir()), error
+            there = {one.name for one in (folder / "new").iterdir()} if (folder / "new").exists() else set()
+            assert "a salvage to this folder" in str(error) or there <= {"gate"}, error
             return AS_BEFORE
         with repo:
             assert _refs(repo) == _refs_of(known.model), "what came back is not all"
@@ -363,6 +364,12 @@ def in_small_steps() -> None:
     repair._RECORDS_AT_ONCE = 2
 
 
+def _remove_left(store: Path) -> None:
+    """What a salvage that was killed tells to remove. It may lie beside a store that is whole."""
+    for left in store.glob("salvaging-*"):
+        shutil.rmtree(left)
+
+
 def finish(command: Command, folder: Path, known: Known) -> str:
     """Look how far a command came, give it again, and go on with its store; returns how far it had come.
 
@@ -371,10 +378,11 @@ def finish(command: Command, folder: Path, known: Known) -> str:
     """
     in_small_steps()
     said = command.look(folder, known)
+    store = folder / command.store
+    _remove_left(store)
     if said != DONE or command.twice:
         command.do(folder)
         assert (again := command.look(folder, known)) == DONE, f"{said}, and given again: {again}"
-    store = folder / command.store
     there = {one.name for one in store.iterdir()}
     assert there <= _OF_A_STORE, f"what was begun lies there still: {there - _OF_A_STORE}"
     with casckpt.open(store, create=False) as repo:

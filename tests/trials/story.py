@@ -244,8 +244,8 @@ class Story:
         return []
 
     def make_way(self, act: Act) -> None:
-        """Take away what is in the way of an act: a backup that is whole. What is unfinished is begun anew."""
-        if act.name == "backup" and (copy_of(self.path) / "data.mdb").exists():
+        """Take away what is in the way of an act: a backup that is whole, or what one left that was killed."""
+        if act.name == "backup" and copy_of(self.path).exists():
             gone = self.path.with_name(f"{self.path.name}.gone")
             shutil.rmtree(gone, ignore_errors=True)
             copy_of(self.path).rename(gone)

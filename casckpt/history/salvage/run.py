@@ -60,7 +60,7 @@ def salvage(
     began = time.monotonic()
     source, place = Path(src).expanduser().resolve(), Path(dst).expanduser().resolve()
     data = find_source(source)
-    check_destination(data, place)
+    check_destination(source, data, place)
     stores = [Path(path).expanduser().resolve() for path in others]
     check_others(data, stores)
     with contextlib.ExitStack() as held:
@@ -77,12 +77,12 @@ def salvage(
         if dry_run:
             built = foresee(remains, plan)
         else:
-            with making(place) as (folder, found_there):
+            with making(place) as folder:
                 built, mark = build(folder, remains, plan, heap.evidence.figures, format, progress)
                 check_unused(data)
                 if identity(data) != before:
                     raise StoreBusyError("it was changed while it was read", store=str(data), remedy="try again")
-                put_in_place(found_there, folder, place, mark)
+                put_in_place(folder, mark)
         return _report(data, place, file, remains, plan, built, found is not None, dry_run, time.monotonic() - began)
 
 
