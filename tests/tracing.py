@@ -7,6 +7,7 @@ thread may hold at a fork. And it doubles the time of a test, mostly in what is 
 from __future__ import annotations
 
 import _thread
+import contextlib
 import os
 import sys
 import threading
@@ -24,9 +25,18 @@ def _stop_tracing() -> None:
     sys.settrace(None)
 
 
+def _trace_this_thread() -> None:
+    """At once: else the tracer would be put in place within the work, where it must not fail. It does while another
+    thread is at that; then this one goes untraced."""
+    trace = threading.gettrace()
+    if trace is not None:
+        with contextlib.suppress(RuntimeError):
+            trace(sys._getframe(), "call", None)
+
+
 def _start_traced(work: Callable[..., object], given: tuple[Any, ...], named: dict[str, Any] | None = None) -> int:
     def traced(*given: Any, **named: Any) -> None:
-        sys.settrace(threading.gettrace())
+        _trace_this_thread()
         work(*given, **named)
 
     return _start(work if threading.gettrace() is None else traced, given, named or {})

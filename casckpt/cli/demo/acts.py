@@ -66,6 +66,7 @@ def _saved(plan: Plan, store: str, *, doomed: bool) -> None:
                 step += 1
                 tell(step=step, loss=loss)
                 if doomed and step == plan.killed_at:
+                    ckpt.wait()  # or it is the one before that stops
                     _stop_inside_the_next_commit(ckpt.repo.store)
                 ckpt.step(step, metrics={"loss": loss})
                 if doomed and step == plan.killed_at:

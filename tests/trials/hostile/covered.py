@@ -7,6 +7,7 @@ the folder's corpus, which the next run on that target begins with.
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -86,10 +87,12 @@ def main(module: str, name: str, corpus: str, seed: str, runs: str) -> None:
         except target.allowed:
             return
 
+    # the most that this process ever had counts what it was forked from had, and that may be a great deal
+    had = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     flags = [
         f"-runs={runs}",
         f"-seed={seed}",
-        f"-rss_limit_mb={_MEMORY}",
+        f"-rss_limit_mb={had + _MEMORY}",
         "-timeout=20",
         "-max_len=4096",
         "-verbosity=0",
