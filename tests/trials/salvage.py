@@ -18,8 +18,10 @@ from casckpt.errors import CorruptObjectError
 from casckpt.history.repository import History
 from casckpt.history.salvage.report import SalvageReport
 from casckpt.history.salvage.run import salvage
+from casckpt.store.checked import with_check
 from casckpt.store.layout import BRANCH, LEAF, PAGE
 from casckpt.store.lmdb_store import open_store
+from casckpt.store.protocol import Space
 from tests.compat.reader.errors import FormatError, NewerError
 from tests.compat.reader.objects import HEAD, KINDS, object_id, read_frame, unpack
 from tests.compat.reader.values import State
@@ -263,7 +265,8 @@ class Left:
         found = []
         for (kind, name), oid in told.items():
             key = f"{kind}/{name}".encode()
-            record = LEAF_HEAD.pack(len(oid) // 2, 0, 0, len(key)) + key + bytes.fromhex(oid)
+            value = with_check(Space.REF, key, bytes.fromhex(oid))
+            record = LEAF_HEAD.pack(len(value), 0, 0, len(key)) + key + value
             if any(record in data[at : at + SIZE] for at in leaves):
                 found.append((kind, name))
         return found

@@ -25,7 +25,7 @@ def test_killed_at_any_moment_a_store_keeps_what_was_acknowledged_and_goes_on(tm
     [("acknowledge_too_early", "lost steps"), ("collect_what_is_live", "MissingObjectError|damaged|findings")],
 )
 def test_the_oracle_sees_what_is_lost(tmp_path: Path, life: str, breaks: str) -> None:
-    trials = warm("tests.trials.kill:trial", None, life)([1], tmp_path)
-    with pytest.raises(AssertionError, match=breaks):
-        next(trials)
+    trials = warm("tests.trials.kill:trial", None, life)(range(1, 6), tmp_path)
+    with pytest.raises(AssertionError, match=breaks):  # on a busy machine not by the first
+        list(trials)
     trials.close()
