@@ -364,7 +364,7 @@ def in_small_steps() -> None:
     repair._RECORDS_AT_ONCE = 2
 
 
-def _remove_left(store: Path) -> None:
+def remove_left(store: Path) -> None:
     """What a salvage that was killed tells to remove. It may lie beside a store that is whole."""
     for left in store.glob("salvaging-*"):
         shutil.rmtree(left)
@@ -379,7 +379,7 @@ def finish(command: Command, folder: Path, known: Known) -> str:
     in_small_steps()
     said = command.look(folder, known)
     store = folder / command.store
-    _remove_left(store)
+    remove_left(store)
     if said != DONE or command.twice:
         command.do(folder)
         assert (again := command.look(folder, known)) == DONE, f"{said}, and given again: {again}"

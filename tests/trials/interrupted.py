@@ -23,7 +23,7 @@ from casckpt.tensors.intake import intake
 from tests.history.damage import put
 from tests.native import AFTER, BEFORE, build
 from tests.native.faults import Faults
-from tests.trials.commands import COMMANDS, Command, Known, finish, in_small_steps
+from tests.trials.commands import COMMANDS, Command, Known, finish, in_small_steps, remove_left
 from tests.trials.faults import CODES, TIMES, fits
 from tests.trials.oracle import AS_BEFORE, DONE
 from tests.trials.recipe import Recipe
@@ -97,6 +97,7 @@ def _kill_at_random(seed: int, name: str, ready: Path, folder: Path, known: Know
         seen[f"{name} killed at a moment: {said}"] += 1
         if said == DONE and not COMMANDS[name].twice:
             break
+        remove_left(folder / COMMANDS[name].store)
     in_child(finish, COMMANDS[name], folder, known)
     return seen
 
