@@ -24,7 +24,7 @@ def test_a_command_that_is_killed_leaves_nothing_half_made_and_is_done_when_it_i
 
 def test_a_command_of_which_a_call_fails_says_so_and_is_done_when_it_is_given_again(tmp_path: Path) -> None:
     codes = ("EIO", "ENOSPC", "short", "EDQUOT", "EIO", "ENOSPC")
-    times = ("once", "on")
+    times = ("on", "once")
     cases = enumerate(zip(COMMANDS, codes, strict=True))
     seeds = [seed_to_fail(name, code, times[at % 2], 2 * at + 1) for at, (name, code) in cases]
     found = tried(FAILING, seeds, tmp_path)
