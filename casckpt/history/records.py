@@ -25,6 +25,7 @@ TAG: Final = "tag/"
 HEAD: Final = b"HEAD"
 _EPOCH, _NEXT = COUNTERS
 
+_SALVAGE: Final = "restore the store from a backup, or make a new one of what it still holds: `casckpt salvage`"
 _SORTS: Final = {
     Space.META: "the counter",
     Space.REF: "the ref",
@@ -124,10 +125,21 @@ def _key(ref: str) -> bytes:
 def _counter(reader: Reader, key: bytes) -> int:
     raw = _get(reader, Space.META, key)
     if raw is None:
+        _check_not_elsewhere(reader, key)
         return 0
     if len(raw) != 8 or raw[0]:  # nobody has counted to 2^56
         raise CorruptObjectError(f"the counter {key.decode()} cannot be read")
     return int.from_bytes(raw, "big")
+
+
+def _check_not_elsewhere(reader: Reader, counter: bytes) -> None:
+    """A counter that is absent is 0, unless its record stands under another key: then a bit of that was hit."""
+    if reader.format_version >= CHECKED_SINCE:
+        for key, raw in reader.items(Space.META):
+            if without_check(Space.META, counter, raw) is not None:
+                raise CorruptObjectError(
+                    f"the counter {counter.decode()} stands under {readable(key)}", remedy=_SALVAGE
+                )
 
 
 def gc_epoch(reader: Reader) -> int:
@@ -140,37 +152,74 @@ def move_gc_epoch(writer: Writer) -> None:
 
 
 def reflog_next(reader: Reader) -> int:
-    """The number that the next move of a ref gets; it only grows, whatever is expired."""
-    return _counter(reader, _NEXT)
+    """The number that the next move of a ref gets; it only grows, whatever is expired.
+
+    Raises:
+        CorruptObjectError: it cannot be read, or moves with it and later ones are there: those would be written over.
+    """
+    following = _counter(reader, _NEXT)
+    last = next(reader.keys(Space.REFLOG, reverse=True), None)
+    if last is not None and int.from_bytes(last, "big") >= following:
+        raise CorruptObjectError(
+            f"the next move would be entry {following} of the reflog, which goes on to {int.from_bytes(last, 'big')}",
+            remedy=_SALVAGE,
+        )
+    return following
 
 
 # -- refs and their moves ----------------------------------------------------------------------------------------------
 
 
 def get_ref(reader: Reader, ref: str) -> bytes | None:
-    """The commit id that "branch/NAME" or "tag/NAME" points to."""
+    """The commit id that "branch/NAME" or "tag/NAME" points to.
+
+    Raises:
+        CorruptObjectError: it cannot be read; or it is absent, and another cannot, which may be this one.
+    """
     key = _key(ref)
-    raw = _get(reader, Space.REF, key) if len(key) <= MAX_KEY else None
-    return None if raw is None else bytes(raw)
+    if len(key) > MAX_KEY:
+        return None
+    raw = _get(reader, Space.REF, key)
+    if raw is None:
+        _check_keys(reader)
+        return None
+    return bytes(raw)
 
 
-def all_refs(reader: Reader, prefix: str = "") -> Iterator[tuple[str, bytes]]:
-    """Branches and tags with the ids they point to, in the order of their names; with a prefix, one kind only."""
-    for key, value in reader.items(Space.REF, prefix.encode()):
-        if not key.startswith(prefix.encode()):
-            return
+def _check_keys(reader: Reader) -> None:
+    """Whether every ref, and HEAD, stands under the key under which it was written: else one of them only seems to be
+    absent, and who believed that would begin anew."""
+    if reader.format_version >= CHECKED_SINCE:
+        for key, raw in reader.items(Space.REF):
+            _value(reader, Space.REF, key, raw)
+
+
+def all_refs(reader: Reader) -> Iterator[tuple[str, bytes]]:
+    """Branches, then tags, with the ids they point to, each in the order of their names."""
+    for key, raw in reader.items(Space.REF):
         if key != HEAD:
-            kind, slash, name = key.partition(b"/")
-            if kind + slash not in (BRANCH.encode(), TAG.encode()):
-                raise CorruptObjectError(f"a ref {key!r} is neither a branch nor a tag")
-            ref = f"{kind.decode()}/{_checked_name(name)}"
-            yield ref, bytes(_value(reader, Space.REF, key, value))
+            yield read_ref(reader, key, raw)
+
+
+def read_ref(reader: Reader, key: bytes, raw: memoryview) -> tuple[str, bytes]:
+    """A ref out of its record.
+
+    Raises:
+        CorruptObjectError: it is none.
+    """
+    kind, slash, name = key.partition(b"/")
+    if kind + slash not in (BRANCH.encode(), TAG.encode()):
+        raise CorruptObjectError(f"a ref {key!r} is neither a branch nor a tag")
+    return f"{kind.decode()}/{_checked_name(name)}", bytes(_value(reader, Space.REF, key, raw))
 
 
 def get_head(reader: Reader) -> str:
-    """The branch that a new handle is bound to."""
+    """The branch that a new handle is bound to. Raises as `get_ref` does."""
     raw = _get(reader, Space.REF, HEAD)
-    return "main" if raw is None else _checked_name(bytes(raw))
+    if raw is None:
+        _check_keys(reader)
+        return "main"
+    return _checked_name(bytes(raw))
 
 
 def set_head(writer: Writer, branch: str) -> None:
@@ -208,11 +257,19 @@ def move_ref(
     put_move(writer, Move(reflog_next(writer), time.time_ns(), ref, now, new, action))
 
 
+def put_ref(writer: Writer, ref: str, new: bytes | None, action: str) -> None:
+    """Give a store that is being made a ref, or with None a move that says that it is none of its refs."""
+    if new is not None:
+        _put(writer, Space.REF, _key(ref), new)
+    put_move(writer, Move(reflog_next(writer), time.time_ns(), ref, None, new, action))
+
+
 def put_move(writer: Writer, move: Move) -> None:
     """Write a line of the reflog; those to come get greater numbers."""
     fields = (move.time, move.ref, move.old, move.new, move.action)
+    following = max(reflog_next(writer), move.seq + 1)
     _put(writer, Space.REFLOG, move.seq.to_bytes(8, "big"), msgspec.msgpack.encode(fields))
-    _put(writer, Space.META, _NEXT, (max(reflog_next(writer), move.seq + 1)).to_bytes(8, "big"))
+    _put(writer, Space.META, _NEXT, following.to_bytes(8, "big"))
 
 
 def check_not_pruned(reader: Reader, commit: bytes) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from casckpt.history.records import BRANCH, TAG, all_refs, moves_back
+from casckpt.history.records import all_refs, moves_back
 from casckpt.store.protocol import Reader
 
 
@@ -34,7 +34,7 @@ class ReflogEntry:
 
 def list_refs(reader: Reader, current: str) -> list[Ref]:
     """Branches, then tags, each in the order of their names. current: the branch of the handle that asks."""
-    found = [(*ref.partition("/"), oid) for prefix in (BRANCH, TAG) for ref, oid in all_refs(reader, prefix)]
+    found = [(*ref.partition("/"), oid) for ref, oid in all_refs(reader)]
     return [Ref(kind, name, oid.hex(), (kind, name) == ("branch", current)) for kind, _, name, oid in found]
 
 

@@ -304,7 +304,7 @@ class History(Maintained):
         with self._lock:
             with self.store.write(durable=True, room=_SMALL) as writer:
                 tip = get_ref(writer, BRANCH + name)
-                unborn = name == get_head(writer) and next(all_refs(writer, BRANCH), None) is None
+                unborn = name == get_head(writer) and not any(ref.startswith(BRANCH) for ref, _ in all_refs(writer))
                 if tip is None and not unborn:
                     raise RefNotFoundError(
                         f"there is no branch {name!r}", ref=name, remedy="make it first: `create=True`, or `switch -c`"

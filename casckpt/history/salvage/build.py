@@ -18,7 +18,7 @@ from casckpt.history.fsck.check import fsck
 from casckpt.history.fsck.findings import SORTS, Findings
 from casckpt.history.fsck.records import check_records
 from casckpt.history.fsck.structure import Structure
-from casckpt.history.records import WHOLE, Figures, Mark, add_mark, get_mark, move_ref, put_figures, put_move, set_head
+from casckpt.history.records import WHOLE, Figures, Mark, add_mark, get_mark, put_figures, put_move, put_ref, set_head
 from casckpt.history.salvage.plan import Plan, by_state, ref_of
 from casckpt.history.salvage.remains import Remains
 from casckpt.limits import KIB, MAX_FINDINGS, WRITE_BATCH
@@ -142,11 +142,10 @@ def _put_history(store: Store, scheme: IdScheme, plan: Plan, figures: dict[bytes
 
 def _put_refs(writer: Writer, plan: Plan) -> None:
     for ref in plan.refs:
-        new = bytes.fromhex(ref.commit)
-        move_ref(writer, ref_of(ref), expected=None, new=new, action="salvaged", revive=False)
+        put_ref(writer, ref_of(ref), bytes.fromhex(ref.commit), "salvaged")
     there = {ref_of(ref) for ref in plan.refs}
     for name in sorted({move.ref for move in plan.moves} - there):  # what moves say of it must not stand as its last
-        move_ref(writer, name, expected=None, new=None, action="not salvaged")
+        put_ref(writer, name, None, "not salvaged")
     if plan.head is not None:
         set_head(writer, plan.head)
 
