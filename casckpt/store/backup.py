@@ -8,6 +8,7 @@ It has another place until all of it is on the disk (`destination.py`).
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import signal
@@ -19,13 +20,14 @@ from typing import Final
 
 import lmdb
 
-from casckpt.errors import CorruptObjectError, NotAStoreError, StoreBusyError, StoreError, StoreFullError
+from casckpt.errors import CasckptError, CorruptObjectError, NotAStoreError, StoreBusyError, StoreError, StoreFullError
 from casckpt.limits import MIB
 from casckpt.store import filesystem
 from casckpt.store.aside import Aside, aside
 from casckpt.store.datafile import damaged, look_into
-from casckpt.store.destination import BACKUP, check_empty, put_in_place, working_folder
+from casckpt.store.destination import BACKUP, check_empty, keep_private, put_in_place, working_folder
 from casckpt.store.environment import Environment
+from casckpt.store.folder import DATA
 from casckpt.store.format import COUNTER_KEY, decode_format
 from casckpt.store.mark import Mark
 from casckpt.store.protocol import BackupReport, Progress, Space
@@ -33,6 +35,8 @@ from casckpt.store.transaction import Handle, Transaction
 
 _BLOCK: Final = MIB  # what is read from the pipe at once: as much as it holds, and as LMDB writes
 _BESIDE: Final = MIB  # the mark, the gate and the folder
+# Of all pipes in use: a child of a fork gives its copies back, or whoever reads would wait for its end.
+_ends: set[int] = set()
 
 
 def backup(environment: Environment, handle: Handle, destination: Path, progress: Progress) -> BackupReport:
@@ -66,10 +70,10 @@ def _backup(environment: Environment, handle: Handle, place: Path, held: Aside) 
 
 def _write_copy(environment: Environment, copying: _Copying, folder: Path, held: Aside) -> int:
     """Write the data file, until it is whole and on the disk; returns its length."""
-    data = folder / "data.mdb"
+    data = folder / DATA
     descriptor = os.open(data, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
-        _keep_private(environment, descriptor)
+        keep_private(environment.path / DATA, data)
         length = _pump(copying, descriptor, held, folder.parent)
         held.report("waiting for the disk", 0, 0)
         os.fsync(descriptor)
@@ -99,13 +103,6 @@ def _check_room(place: Path, expected: int) -> None:
         )
 
 
-def _keep_private(environment: Environment, descriptor: int) -> None:
-    """Let nobody read the copy who may not read the store, as far as the file system knows such things."""
-    allowed = (environment.path / "data.mdb").stat().st_mode & os.fstat(descriptor).st_mode
-    with contextlib.suppress(OSError):
-        os.fchmod(descriptor, allowed & 0o777)
-
-
 def _pump(copying: _Copying, descriptor: int, held: Aside, place: Path) -> int:
     """Write what LMDB hands over, in the order in which it comes; returns how many bytes."""
     done = 0
@@ -126,9 +123,11 @@ def _write(descriptor: int, block: bytes, place: Path) -> None:
         except OSError as error:
             if error.errno not in filesystem.FULL:
                 raise
-            raise StoreFullError(
-                "the disk had no room for the copy", store=str(place), remedy="free some room there"
-            ) from error
+            if error.errno == errno.EFBIG:
+                problem, remedy = "no file as large as the copy may be there", "give another place, or see ulimit -f"
+            else:
+                problem, remedy = "the disk had no room for the copy", "free some room there"
+            raise StoreFullError(problem, store=str(place), remedy=remedy) from error
 
 
 class _Copying:
@@ -153,6 +152,7 @@ class _Copying:
     def pipe(self) -> Iterator[int]:
         """The end to read the copy from. However the block is left, LMDB is done with the store then."""
         reading, writing = os.pipe()
+        _ends.update((reading, writing))
         with contextlib.suppress(OSError):  # the system has a limit for each user
             fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _BLOCK)
         self._thread = threading.Thread(target=self._run, args=(writing,), name="casckpt-copy")
@@ -160,13 +160,13 @@ class _Copying:
             self._thread.start()
         except BaseException:
             self._thread = None
-            os.close(writing)
-            os.close(reading)
+            _close(writing)
+            _close(reading)
             raise
         try:
             yield reading
         finally:
-            os.close(reading)  # if it is not done, its next write fails
+            _close(reading)  # if it is not done, its next write fails
             self._thread.join()
 
     def _run(self, writing: int) -> None:
@@ -176,7 +176,7 @@ class _Copying:
         except BaseException as error:
             self._error = error
         finally:
-            os.close(writing)
+            _close(writing)
             self._environment.end_read(self._snapshot)
 
     def check(self) -> None:
@@ -202,6 +202,28 @@ class _Copying:
 
 def _check_whole(environment: Environment, data: Path) -> None:
     """Look at the copy as at any file that is to be opened."""
-    record = look_into(data).format
-    if record is None or decode_format(str(data), record) != environment.format:
-        raise StoreError("the copy is not what was copied", store=str(data), remedy="look at the disk that it is on")
+    place = data.parent.parent
+    try:
+        record = look_into(data).format
+    except CasckptError as error:
+        raise _not_whole(place) from error
+    if record is None or decode_format(str(place), record) != environment.format:
+        raise _not_whole(place)
+
+
+def _not_whole(place: Path) -> StoreError:
+    return StoreError("the copy is not what was copied", store=str(place), remedy="look at the disk that it is on")
+
+
+def _close(end: int) -> None:
+    _ends.discard(end)
+    os.close(end)
+
+
+def _after_fork_in_child() -> None:  # pragma: no cover - runs in forked children, which report nothing
+    for end in _ends:
+        os.close(end)
+    _ends.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -23,9 +23,10 @@ from casckpt.limits import MIB, WRITE_BATCH
 from casckpt.store import filesystem, openers
 from casckpt.store.aside import Aside, aside
 from casckpt.store.environment import Environment
+from casckpt.store.folder import COMPACTING
 from casckpt.store.format import COUNTER_KEY
 from casckpt.store.locks import FileLock
-from casckpt.store.opening import COMPACTING, clear_compacting
+from casckpt.store.opening import clear_compacting
 from casckpt.store.protocol import CompactReport, Progress, Space, StoreSize
 from casckpt.store.registry import check_current, exchange
 from casckpt.store.room import KEPT_FREE

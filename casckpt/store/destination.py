@@ -1,7 +1,8 @@
 """The folder that a backup or a salvage makes a store in. What was there before is never changed, nor what came since.
 
 A command works in a folder that it has just made there itself, under a name that nobody can foresee, and at the end it
-removes that one and no other. What one that was killed left stays: it is no store, and is named to whoever comes next.
+removes that one, of which it removes what it can have put there. What one that was killed left stays: it is no store,
+and is named to whoever comes next.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import errno
 import os
 import re
 import shutil
-import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Final
 
 from casckpt.errors import NotAStoreError, StoreBusyError
 from casckpt.store import filesystem
+from casckpt.store.folder import DATA, FILES, FOLDERS, GATE, MARK, is_plain
 from casckpt.store.locks import FileLock
 from casckpt.store.mark import Mark, mark_copy
 
@@ -26,22 +27,40 @@ BACKUP: Final = "backup"
 SALVAGE: Final = "salvage"
 _BEGUN: Final = {BACKUP: "backing-up", SALVAGE: "salvaging"}
 _LEFTOVER: Final = re.compile(rf"({'|'.join(_BEGUN.values())})-[0-9a-f]{{32}}")
-_DATA: Final = "data.mdb"
-_GATE: Final = "gate"
-# The data file on its way to its name. A folder with a data.mdb would be a store, with another lock for the same file.
-_WHOLE: Final = "whole"
+WHOLE: Final = "whole"
+"""The data file on its way to its name. A folder with a data.mdb would be a store, with another lock for that file."""
+_ITS_MARK: Final = "mark-of-whole"
 # What file systems say that have no locks, or cannot sync a folder.
 _UNKNOWN: Final = frozenset({errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EPERM, errno.EACCES})
 # And those on which a file cannot have two names.
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EMLINK, errno.EXDEV})
 
 
-def leftover(names: set[str]) -> tuple[str, str] | None:
-    """The command that works among these names of a folder, or was killed there, and the folder that is its own."""
-    for name in sorted(names):
-        if found := _LEFTOVER.fullmatch(name):
-            return next(command for command, begun in _BEGUN.items() if begun == found[1]), name
-    return None
+def left_folders(place: Path, names: set[str]) -> list[str]:
+    """Those of these names that are folders in which a command works, or did when it was killed."""
+    return sorted(
+        name
+        for name in names
+        if _LEFTOVER.fullmatch(name) and (place / name).is_dir() and not (place / name).is_symlink()
+    )
+
+
+def refuse_left(place: Path, names: set[str]) -> None:
+    """Refuse a place where such folders are, and nothing that a store would have had: a mark tells of changes, which
+    may be in one of them.
+
+    Raises:
+        NotAStoreError
+    """
+    left = left_folders(place, names)
+    if not left or DATA in names or MARK in names or names - {*left, *FILES, *FOLDERS}:
+        return
+    command = next(command for command, begun in _BEGUN.items() if left[0].startswith(begun))
+    raise NotAStoreError(
+        f"a {command} to this folder is under way, or was killed; nothing in {left[0]} was acknowledged",
+        store=str(place),
+        remedy=f"if none is under way, remove {place / left[0]} with all that is in it, or give a new folder",
+    )
 
 
 def check_empty(place: Path, own: str | None = None) -> None:
@@ -57,31 +76,19 @@ def check_empty(place: Path, own: str | None = None) -> None:
     if not place.is_dir():
         raise NotAStoreError("this is a file", store=str(place), remedy="give a new folder, or an empty one")
     names = {entry.name for entry in place.iterdir()} - {own}
-    if _GATE in names:
-        gate = (place / _GATE).lstat()
-        if stat.S_ISREG(gate.st_mode) and gate.st_size == 0:
-            names.remove(_GATE)
+    if is_plain(place / GATE) and not (place / GATE).lstat().st_size:
+        names.discard(GATE)
     if not names:
         return
-    if _DATA in names:
+    if DATA in names:
         raise NotAStoreError(
-            f"a store, or a whole backup, is in this folder ({_DATA})",
+            f"a store, or a whole backup, is in this folder ({DATA})",
             store=str(place),
             remedy="give a new folder; if a command that was killed put it there, it is whole: open it",
         )
-    if len(names) == 1 and (found := leftover(names)):
-        raise left(place, *found)
+    refuse_left(place, names)
     raise NotAStoreError(
         f"other things are in this folder ({min(names)})", store=str(place), remedy="give a new folder, or an empty one"
-    )
-
-
-def left(place: Path, command: str, name: str) -> NotAStoreError:
-    """What is to be said of the folder of a command that is under way, or was killed."""
-    return NotAStoreError(
-        f"a {command} to this folder is under way, or was killed; nothing in {name} was acknowledged",
-        store=str(place),
-        remedy=f"if none is under way, remove {place / name} with all that is in it, or give a new folder",
     )
 
 
@@ -100,7 +107,18 @@ def working_folder(place: Path, command: str) -> Iterator[Path]:
         check_empty(place, own=folder.name)
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)  # an error would hide what went wrong; links are not followed
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a working folder, unless somebody put something of his own into it."""
+    with contextlib.suppress(OSError):  # an error would hide what went wrong
+        for name in FOLDERS:  # links are not followed
+            shutil.rmtree(folder / name, ignore_errors=True)
+        for name in (WHOLE, _ITS_MARK, DATA, *FILES):
+            with contextlib.suppress(FileNotFoundError):
+                (folder / name).unlink()
+        folder.rmdir()
 
 
 def put_in_place(folder: Path, mark: Mark) -> None:
@@ -114,31 +132,32 @@ def put_in_place(folder: Path, mark: Mark) -> None:
         StoreBusyError: somebody is opening, or making, a store there.
     """
     place = folder.parent
-    whole, its_mark = folder / _WHOLE, folder / "mark of it"
-    (folder / _DATA).rename(whole)
+    whole, its_mark = folder / WHOLE, folder / _ITS_MARK
+    (folder / DATA).rename(whole)
     mark_copy(its_mark, mark)
+    device = place.stat().st_dev
+    for one in place.parents:  # those on the way may have been made for it; who opens it early sees to none of them
+        if one.stat().st_dev != device:
+            break
+        sync(one)
     with _gate(place, folder.name):
         try:
-            _name(whole, place / _DATA)
+            _give_name(whole, place / DATA)
         except FileExistsError:
             check_empty(place, own=folder.name)
             raise
         sync(place)
         with contextlib.suppress(OSError):  # without a mark, nothing is known to be missing
-            _name(its_mark, place / "mark")
-        shutil.rmtree(folder, ignore_errors=True)  # and with it the second name of the file
-    device = place.stat().st_dev
-    for one in (place, *place.parents):  # those on the way may have been made for it
-        if one.stat().st_dev != device:
-            break
-        sync(one)
+            _give_name(its_mark, place / MARK)
+        _remove(folder)  # and with it the second name of the file
+    sync(place)
 
 
 @contextlib.contextmanager
 def _gate(place: Path, own: str) -> Iterator[None]:
     """While nobody opens a store at the place, as far as the file system knows locks, and there is none."""
     check_empty(place, own)
-    lock = FileLock(place / _GATE)
+    lock = FileLock(place / GATE)
     try:
         try:
             mine = lock.acquire(wait=False)
@@ -154,7 +173,7 @@ def _gate(place: Path, own: str) -> Iterator[None]:
         lock.release()
 
 
-def _name(made: Path, name: Path) -> None:
+def _give_name(made: Path, name: Path) -> None:
     """Give a file its name in the folder above. What has that name already is never replaced.
 
     Raises:
@@ -162,12 +181,22 @@ def _name(made: Path, name: Path) -> None:
     """
     try:
         os.link(made, name)
+    except FileExistsError:
+        if not (is_plain(name) and name.samefile(made)):  # as NFS says when it repeats what went through
+            raise
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
         if os.path.lexists(name):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(name)) from error
         made.rename(name)
+
+
+def keep_private(like: Path, made: Path) -> None:
+    """Let nobody read a copy who may not read what it is of, as far as the file system knows such things."""
+    allowed = like.stat().st_mode & made.stat().st_mode
+    with contextlib.suppress(OSError):
+        made.chmod(allowed & 0o777)
 
 
 def sync(folder: Path) -> None:

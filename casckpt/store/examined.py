@@ -18,7 +18,8 @@ from typing import Final
 
 import xxhash
 
-NAME: Final = "examined"
+from casckpt.store.folder import DATA, EXAMINED
+
 _MAGIC: Final = b"casexam1"
 # magic, the store's uuid, the boot's, LMDB's number of the last transaction, and what stat says; then xxh64 of these
 _SLOT: Final = struct.Struct("<8s16s16sQQQQqq")
@@ -91,12 +92,12 @@ class Watch:
 
 def is_known(folder: Path, store: str, transaction: int) -> bool:
     """Whether the store's data file is the one that was last known to be good."""
-    stamp, boot = stamp_of(folder / "data.mdb"), _boot()
+    stamp, boot = stamp_of(folder / DATA), _boot()
     if stamp is None or not boot:
         return False
     expected = _encode(store, boot, transaction, stamp)
     try:
-        with (folder / NAME).open("rb") as file:
+        with (folder / EXAMINED).open("rb") as file:
             return file.read(len(expected) + 1) == expected
     except OSError:
         return False
@@ -107,11 +108,11 @@ def note_good(folder: Path, store: str, transaction: int) -> None:
 
     A failure is no one's trouble: what is not known to be good is examined.
     """
-    boot, stamp = _boot(), _settled_stamp(folder / "data.mdb")
+    boot, stamp = _boot(), _settled_stamp(folder / DATA)
     if stamp is None or not boot:
         return
     with contextlib.suppress(OSError):
-        descriptor = os.open(folder / NAME, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(folder / EXAMINED, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         try:
             os.write(descriptor, _encode(store, boot, transaction, stamp))
         finally:

@@ -15,8 +15,8 @@ from typing import Final
 
 from casckpt.errors import StoreBusyError, StoreLockLostError
 from casckpt.store import openers
+from casckpt.store.folder import LOCK, is_plain
 
-LOCK: Final = "lock.mdb"
 # struct flock: type, whence, start, length, pid
 FLOCK: Final = struct.Struct("hhqqi0q")
 # A killed process loses LMDB's lock a moment before its opener's: the kernel closes one file after the other.
@@ -26,6 +26,8 @@ _SETTLE_PAUSE: Final = 0.05
 
 def is_lmdb_locked(path: Path) -> bool:
     """Whether another process holds LMDB's lock on the store at `path`."""
+    if not is_plain(path / LOCK):
+        return False
     try:
         descriptor = os.open(path / LOCK, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

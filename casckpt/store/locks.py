@@ -5,6 +5,7 @@ A forked child must never keep its parent's lock alive: it shares the open file,
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import sys
@@ -49,7 +50,8 @@ class FileLock:
         if self._descriptor >= 0:
             # Unlocked by name: a child that was forked while this was being opened may have a copy of the descriptor.
             # And first, so that an interrupt leaves nothing locked.
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            with contextlib.suppress(OSError):  # of a file system without locks
+                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             descriptor, self._descriptor = self._descriptor, -1
             os.close(descriptor)
         _open.discard(self)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import xxhash
 
+from casckpt.store.folder import is_plain
 from casckpt.store.locks import FileLock
 
 _MAGIC = b"casmark1"
@@ -33,6 +34,8 @@ class Mark:
 def read_mark(path: Path) -> Mark | None:
     """The mark; None where there is none, or a torn one."""
     try:
+        if not is_plain(path):
+            return None
         with path.open("rb") as file:
             return _decode(file.read(_SIZE))
     except FileNotFoundError:
@@ -61,8 +64,8 @@ def mark_copy(path: Path, mark: Mark) -> None:
 
     A failure is no one's trouble: without a mark, nothing is known to be missing.
     """
-    with contextlib.suppress(OSError):
-        path.write_bytes(_encode(mark))
+    with contextlib.suppress(OSError), path.open("xb") as file:
+        file.write(_encode(mark))
 
 
 def _write(path: Path, mark: Mark, *, backwards: bool) -> None:

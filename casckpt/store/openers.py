@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import sys
 import uuid
@@ -15,10 +16,12 @@ from pathlib import Path
 
 import msgspec
 
+from casckpt.store.folder import OPENERS, is_plain
 from casckpt.store.locks import FileLock, is_held
 
 # What one opener says of itself is a line or two; more than this is not ours.
 _MAX_RECORD = 4096
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Opener(msgspec.Struct, frozen=True):
@@ -63,7 +66,7 @@ def introduce(lock: FileLock) -> None:
 
 def register(folder: Path) -> FileLock:
     """Become an opener of the store; call under its gate. `unregister` takes it back."""
-    openers = folder / "openers"
+    openers = folder / OPENERS
     openers.mkdir(exist_ok=True)
     lock = FileLock(openers / str(uuid.uuid4()))
     try:
@@ -100,7 +103,8 @@ def tidy(folder: Path) -> list[Path]:
 
 
 def _files(folder: Path) -> list[Path]:
+    """Those of openers. Whatever else somebody put there is not ours."""
     try:
-        return sorted((folder / "openers").iterdir())
-    except FileNotFoundError:
+        return sorted(path for path in (folder / OPENERS).iterdir() if _ID.fullmatch(path.name) and is_plain(path))
+    except (FileNotFoundError, NotADirectoryError):
         return []

@@ -20,9 +20,10 @@ from casckpt.errors import (
 )
 from casckpt.store import filesystem, openers
 from casckpt.store.datafile import damaged, do_follow, is_last, look_into, transactions
-from casckpt.store.destination import left, leftover
+from casckpt.store.destination import WHOLE, left_folders, refuse_left
 from casckpt.store.environment import Environment
-from casckpt.store.examined import NAME, Watch, is_known, note_good
+from casckpt.store.examined import Watch, is_known, note_good
+from casckpt.store.folder import COMPACTING, CREATING, DATA, FILES, GATE, LOCK, MARK, OPENERS, check_sorts
 from casckpt.store.format import (
     COUNTER_KEY,
     FORMAT_KEY,
@@ -33,7 +34,7 @@ from casckpt.store.format import (
     new_format,
 )
 from casckpt.store.layout import UnreadableError
-from casckpt.store.lmdb_lock import LOCK, refuse_lost_lock
+from casckpt.store.lmdb_lock import refuse_lost_lock
 from casckpt.store.lmdb_open import MAX_READERS, open_error, open_lmdb
 from casckpt.store.locks import FileLock
 from casckpt.store.mark import Mark, read_mark, reset_mark
@@ -42,15 +43,8 @@ from casckpt.store.protocol import PageFault, Space, StoreFormat
 if TYPE_CHECKING:
     from lmdb import _Database
 
-DATA: Final = "data.mdb"
-COMPACTING: Final = "compacting"
-"""The folder in which compact makes a new data file. Left behind by one that was killed, it is of no use.
-
-A folder, because LMDB notes in a file whether it has a name of its own, which that of a store must not.
-"""
-# The same for the first data file of a store: of a name of its own, since what compact left may be the only copy.
-_CREATING: Final = "creating"
-_OURS: Final = frozenset({DATA, LOCK, "gate", "openers", "mark", "maintenance", _CREATING, NAME})
+# What there may be without a data file. What compact left may be the only copy, so nothing is made beside that.
+_WITHOUT_DATA: Final = FILES | {OPENERS, CREATING}
 _ACCEPT: Final = (
     "restore it from a backup, or go on with what is there: open it with accept_loss=True, or run "
     "`casckpt fsck --accept-loss`; of what is given up by that, `casckpt salvage` may get out less afterwards"
@@ -84,13 +78,13 @@ def open_environment(path: Path, wanted: Wanted, know: Callable[[Environment], N
     _check_place(path, wanted)
     path.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as undo:
-        with FileLock(path / "gate"):
+        with FileLock(path / GATE):
             refuse_lost_lock(path)
             held = _look(path, wanted)
             if held is not None:
                 wanted.check(str(path), held)
                 clear_compacting(path)  # whoever makes one has the gate until it is in place
-                _clear(path / _CREATING)
+                _clear(path / CREATING)
                 alone = not openers.live(path)
                 if alone:
                     _examine(path, held, accept_loss=wanted.accept_loss)
@@ -146,16 +140,17 @@ def _check_place(path: Path, wanted: Wanted) -> None:
         names = set()
     elif path.is_dir():
         names = {entry.name for entry in path.iterdir()}
+        check_sorts(path)
     else:
         raise NotAStoreError("this is a file", store=store, remedy="give the path of a folder")
     if DATA in names:
-        if "gate" not in names and look_into(path / DATA).format is None:
+        if GATE not in names and look_into(path / DATA).format is None:
             raise NotAStoreError(f"its {DATA} was not written by casckpt", store=store, remedy="give another path")
-    elif found := leftover(names):
-        raise left(path, *found)
-    elif names and ("gate" not in names or names - _OURS):
+        return
+    refuse_left(path, names)
+    if names and (GATE not in names or names - {*_WITHOUT_DATA, *left_folders(path, names)}):
         raise NotAStoreError("this folder holds other things", store=store, remedy="give an empty one, or a new one")
-    elif not wanted.create:
+    if not wanted.create:
         raise StoreNotFoundError("there is no store here", store=store, remedy="create one with casckpt init")
 
 
@@ -167,21 +162,25 @@ def _look(path: Path, wanted: Wanted) -> StoreFormat | None:
         try:
             contents = look_into(data)
         except NotAStoreError as error:
-            if read_mark(path / "mark") is None:
+            if read_mark(path / MARK) is None:
                 raise
             raise damaged(path, error.problem) from error  # it was one, or nothing would be acknowledged
         if contents.format is not None:
             return decode_format(store, contents.format)
-        if not contents.blank and read_mark(path / "mark") is not None:
+        if not contents.blank and read_mark(path / MARK) is not None:
             raise damaged(path, "its format record is not there")
         if not contents.blank:
             raise NotAStoreError(f"its {DATA} was not written by casckpt", store=store, remedy="give another path")
-    mark = read_mark(path / "mark")
+    mark = read_mark(path / MARK)
     if mark is not None and not wanted.accept_loss:
+        left = left_folders(path, {one.name for one in path.iterdir()})
+        spare = next(
+            (f"{one}/{WHOLE}, which may be its file, or " for one in left if (path / one / WHOLE).exists()), ""
+        )
         raise HistoryLostError(
-            f"{mark.counter} changes were acknowledged, and its {DATA} is empty",
+            f"{mark.counter} changes were acknowledged, and its {DATA} is empty, or is not there",
             store=store,
-            remedy="restore it from a backup, or begin anew with accept_loss=True",
+            remedy=f"restore it from {spare}a backup, or begin anew with accept_loss=True",
         )
     if not wanted.create:
         raise StoreNotFoundError("a store was begun here, but never finished", store=store, remedy="create it again")
@@ -227,8 +226,10 @@ def _is_harmless(fault: PageFault, format: StoreFormat) -> bool:
 def _create(path: Path, format: StoreFormat) -> None:
     """Make the data file of an empty store beside its place, and put it there once it is on the disk: a loss of power
     leaves all of it or none. The mark comes last, since a mark without its database is a loss."""
-    beside = path / _CREATING
+    beside = path / CREATING
     _clear(beside)
+    if beside.exists() or beside.is_symlink():
+        raise NotAStoreError(f"something else is in its folder {CREATING}", store=str(path), remedy="move that away")
     try:
         beside.mkdir(mode=0o700)
         with open_lmdb(beside, format, lock=False) as raw:
@@ -245,7 +246,7 @@ def _create(path: Path, format: StoreFormat) -> None:
     finally:
         _clear(beside)
     filesystem.sync_folder(path)
-    reset_mark(path / "mark", Mark(format.uuid, 1))
+    reset_mark(path / MARK, Mark(format.uuid, 1))
 
 
 def _is_blank(data: Path) -> bool:
@@ -301,7 +302,7 @@ def _heal_heads(path: Path, raw: lmdb.Environment, databases: dict[Space, _Datab
 def _check_mark(
     path: Path, raw: lmdb.Environment, databases: dict[Space, _Database], format: StoreFormat, *, accept_loss: bool
 ) -> None:
-    mark = read_mark(path / "mark")  # before the database, which others may move on meanwhile
+    mark = read_mark(path / MARK)  # before the database, which others may move on meanwhile
     with raw.begin() as transaction:
         try:
             held = transaction.get(COUNTER_KEY, db=databases[Space.META])
@@ -311,7 +312,7 @@ def _check_mark(
     if mark is None or (mark.store == format.uuid and mark.counter <= counter):
         return
     if accept_loss:
-        reset_mark(path / "mark", Mark(format.uuid, counter))
+        reset_mark(path / MARK, Mark(format.uuid, counter))
         return
     if mark.store != format.uuid:
         raise HistoryLostError(

@@ -13,9 +13,10 @@ from pathlib import Path
 from casckpt.errors import StoreBusyError, StoreError, StoreFailedError
 from casckpt.store import filesystem
 from casckpt.store.environment import Environment
+from casckpt.store.folder import DATA
 from casckpt.store.lmdb_lock import refuse_locked
 from casckpt.store.lmdb_open import open_lmdb
-from casckpt.store.opening import DATA, Wanted, open_databases, open_environment
+from casckpt.store.opening import Wanted, open_databases, open_environment
 from casckpt.store.transaction import Handle
 
 _lock = threading.Lock()

@@ -27,7 +27,6 @@ from casckpt.errors import (
 from casckpt.history.repository import History
 from casckpt.store import backup, filesystem
 from casckpt.store.lmdb_store import open_store
-from casckpt.store.locks import FileLock
 from casckpt.store.mark import read_mark
 from casckpt.store.protocol import Space
 from tests.history.world import load
@@ -283,27 +282,6 @@ def test_whatever_call_fails_it_says_so_and_can_be_tried_again(tmp_path: Path, c
             with open_history(place) as found:
                 check(found, size=20_000)
     assert ended[-1] == 0 and len(ended) > 8
-
-
-def test_a_file_system_without_locks_or_folders_that_can_be_synced_will_do(
-    history: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*args: Any, **more: Any) -> Any:
-        raise OSError(errno.ENOTSUP, "Operation not supported")
-
-    real = FileLock.acquire
-    monkeypatch.setattr(
-        FileLock,
-        "acquire",
-        lambda lock, **more: refuse() if "copy" in lock.path.parts else real(lock, **more),
-    )
-    monkeypatch.setattr(filesystem, "sync_folder", refuse)
-    monkeypatch.setattr(os, "link", refuse)
-    history.backup(tmp_path / "copy")
-    monkeypatch.undo()
-    assert names(tmp_path / "copy") == DONE
-    with open_history(tmp_path / "copy") as copy:
-        check(copy)
 
 
 @pytest.mark.parametrize("at", ["copying", "waiting for the disk"])

@@ -203,7 +203,7 @@ def test_a_data_file_that_comes_at_the_last_moment_is_not_replaced(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, links: bool
 ) -> None:
     """Where the gate keeps nobody out, a link replaces nothing; without links there is a look."""
-    real = destination._name
+    real = destination._give_name
 
     def name(made: Path, to: Path) -> None:
         to.write_bytes(b"acknowledged")
@@ -212,7 +212,7 @@ def test_a_data_file_that_comes_at_the_last_moment_is_not_replaced(
     def link(made: Path, to: Path) -> None:
         raise OSError(errno.EPERM, "no links here")
 
-    monkeypatch.setattr(destination, "_name", name)
+    monkeypatch.setattr(destination, "_give_name", name)
     if not links:
         monkeypatch.setattr(os, "link", link)
     with pytest.raises(NotAStoreError, match="a store, or a whole backup"):
@@ -325,9 +325,9 @@ def test_who_opens_the_store_that_is_being_made_is_told_of(
 ) -> None:
     real = run.put_in_place
 
-    def opened(folder: Path, mark: Any) -> None:
+    def opened(data: Path, folder: Path, mark: Any) -> None:
         with History(open_store(folder, create=False, accept_loss=True)):
-            real(folder, mark)
+            real(data, folder, mark)
 
     monkeypatch.setattr(run, "put_in_place", opened)
     with pytest.raises(StoreBusyError, match="has it open"):
@@ -385,21 +385,25 @@ def test_interrupted_at_any_step_it_leaves_its_own_folder_at_worst(store: Path, 
 
 
 @both
-def test_nothing_but_its_own_folder_is_removed_after_an_error(
-    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+@pytest.mark.parametrize("into_it", [False, True])
+def test_nothing_but_what_is_its_own_is_removed_after_an_error(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, into_it: bool
 ) -> None:
     (tmp_path / "new").mkdir()
 
     def fail(place: Path, own: str) -> Any:
         (place / "thesis.tex").touch()
-        (place / own / "link").symlink_to(store)
+        if into_it:
+            (place / own / "link").symlink_to(store)
         raise OSError(errno.EIO, "on the way")
 
     monkeypatch.setattr(destination, "_gate", fail)
     before = {one.name for one in store.iterdir()}
     with pytest.raises(StoreError, match="on the way"):
         give(command, store, tmp_path / "new")
-    assert names(tmp_path / "new") == {"thesis.tex"} and {"data.mdb"} <= before <= names(store) | {"openers"}
+    assert {"data.mdb"} <= before <= names(store) | {"openers"}
+    left = names(tmp_path / "new") - {"thesis.tex"}
+    assert [names(tmp_path / "new" / one) for one in left] == [{"link"}] * into_it
     with suppress(NotAStoreError):
         give(command, store, tmp_path / "new")
-    assert names(tmp_path / "new") == {"thesis.tex"}
+    assert names(tmp_path / "new") == {"thesis.tex", *left}

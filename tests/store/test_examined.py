@@ -13,7 +13,8 @@ import pytest
 from casckpt.errors import CorruptObjectError, HistoryLostError
 from casckpt.store import examined, pages
 from casckpt.store.datafile import do_follow, transactions
-from casckpt.store.examined import NAME, Stamp
+from casckpt.store.examined import Stamp
+from casckpt.store.folder import EXAMINED
 from casckpt.store.lmdb_store import LmdbStore, open_store
 from casckpt.store.protocol import Space
 from tests.history.pages import File, put
@@ -75,7 +76,7 @@ def test_a_store_that_was_left_well_is_not_examined(path, looks) -> None:
 
 
 def test_a_file_that_was_found_good_is_not_examined_again(path, looks) -> None:
-    (path / NAME).unlink()
+    (path / EXAMINED).unlink()
     open_store(path).close()
     open_store(path).close()
     assert len(looks) == 1
@@ -91,24 +92,24 @@ def copied(path: Path) -> None:
 
 
 def torn(path: Path) -> None:
-    (path / NAME).write_bytes((path / NAME).read_bytes()[:50])
+    (path / EXAMINED).write_bytes((path / EXAMINED).read_bytes()[:50])
 
 
 def longer(path: Path) -> None:
-    (path / NAME).write_bytes((path / NAME).read_bytes() + b"\0")
+    (path / EXAMINED).write_bytes((path / EXAMINED).read_bytes() + b"\0")
 
 
 def flipped(path: Path) -> None:
-    held = bytearray((path / NAME).read_bytes())
+    held = bytearray((path / EXAMINED).read_bytes())
     held[70] ^= 1
-    (path / NAME).write_bytes(held)
+    (path / EXAMINED).write_bytes(held)
 
 
 def of_another_store(path: Path) -> None:
     other = open_store(path.parent / "other")
     settle(path.parent / "other")
     other.close()
-    shutil.copy(path.parent / "other" / NAME, path / NAME)
+    shutil.copy(path.parent / "other" / EXAMINED, path / EXAMINED)
 
 
 @pytest.mark.parametrize("change", [touched, copied, torn, longer, flipped, of_another_store])
@@ -137,16 +138,16 @@ def test_after_a_process_was_killed_the_file_is_examined(path, looks) -> None:
 
 
 def test_beside_a_process_that_has_it_open_nothing_is_examined_and_who_leaves_first_notes_nothing(path, looks) -> None:
-    before = (path / NAME).read_bytes()
+    before = (path / EXAMINED).read_bytes()
     with Program(OPEN_AND_WRITE, path) as program:
         assert program.line() == "written"
         store = open_store(path)
         write(store)
         settle(path)
         store.close()
-        assert not looks and (path / NAME).read_bytes() == before
+        assert not looks and (path / EXAMINED).read_bytes() == before
         program.end()
-    assert (path / NAME).read_bytes() == before  # the one that left last does not know who wrote what
+    assert (path / EXAMINED).read_bytes() == before  # the one that left last does not know who wrote what
     open_store(path).close()
     assert len(looks) == 1
 
@@ -237,7 +238,7 @@ def test_of_heads_that_do_not_follow_each_other_one_is_damaged_also_where_there_
         with pytest.raises(HistoryLostError, match=r"may be missing.*accept_loss"):
             open_store(path)
     open_store(path, accept_loss=True).close()
-    (path / NAME).unlink(missing_ok=True)  # what was accepted lasts
+    (path / EXAMINED).unlink(missing_ok=True)  # what was accepted lasts
     open_store(path).close()
     assert do_follow(*transactions(path / "data.mdb"))
 
@@ -266,7 +267,7 @@ def test_a_damaged_head_is_written_anew_where_nothing_can_be_missing_and_else_re
             open_store(path)
         assert file.path.read_bytes() == before
     for accept_loss in (is_lost, False):
-        (path / NAME).unlink(missing_ok=True)
+        (path / EXAMINED).unlink(missing_ok=True)
         store = open_store(path, accept_loss=accept_loss)
         assert do_follow(*transactions(path / "data.mdb"))
         assert not store.check_pages(values=True).found
@@ -278,7 +279,7 @@ def test_a_damaged_head_is_written_anew_where_nothing_can_be_missing_and_else_re
 def test_a_head_that_was_written_anew_leaves_the_file_known(path, looks) -> None:
     last = File(path).head.transaction
     put(File(path), (last - 1) % 2, 16 + 128, "Q", last - 5 if last > 5 else last + 1 << 20)
-    (path / NAME).unlink(missing_ok=True)
+    (path / EXAMINED).unlink(missing_ok=True)
     store = open_store(path, accept_loss=True)
     settle(path)
     store.close()

@@ -53,7 +53,8 @@ def command(session: Session, source: str, destination: str, others: tuple[str, 
     """
     from casckpt.history.salvage.run import salvage
 
-    session.done = f"nothing was made in {destination}, and {source} is as it was"
+    # From the first on: an interrupt that comes late lets the store be put in its place, before anybody hears of that.
+    session.done = f"{source} is as it was, and the store in {destination} is whole if it has a data.mdb"
     with Watch("looking through the file", unit="bytes", units={"decoding chunks": "chunks"}) as watch:
         report = salvage(source, destination, others=others, dry_run=dry_run, progress=watch)
     session.done = f"the store in {report.destination} is whole"

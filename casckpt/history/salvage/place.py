@@ -8,14 +8,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final
 
 from casckpt.errors import NotAStoreError, StoreBusyError, StoreNotFoundError
 from casckpt.store import destination, filesystem, openers
+from casckpt.store.aside import aside
+from casckpt.store.folder import DATA
 from casckpt.store.lmdb_lock import refuse_locked
 from casckpt.store.mark import Mark
-
-DATA: Final = "data.mdb"
+from casckpt.store.protocol import no_progress
 
 
 def find_source(path: Path) -> Path:
@@ -98,11 +98,14 @@ def making(place: Path) -> Iterator[Path]:
         yield folder
 
 
-def put_in_place(folder: Path, mark: Mark) -> None:
+def put_in_place(data: Path, folder: Path, mark: Mark) -> None:
     """Make the store that is whole and closed in `folder` the store at its place, as one step that holds for good.
+
+    data: the file that it was made of; who may not read that may not read this.
 
     Raises:
         StoreBusyError: somebody has it open, and would write into it under another lock.
     """
     check_unused(folder / DATA)
-    destination.put_in_place(folder, mark)
+    destination.keep_private(data, folder / DATA)
+    aside(lambda held: destination.put_in_place(folder, mark), no_progress)

@@ -59,8 +59,10 @@ def salvage(
     """
     began = time.monotonic()
     source, place = Path(src).expanduser().resolve(), Path(dst).expanduser().resolve()
-    data = find_source(source)
-    check_destination(source, data, place)
+    with system_errors(source, "it cannot be read"):
+        data = find_source(source)
+    with system_errors(place, "it cannot be written"):
+        check_destination(source, data, place)
     stores = [Path(path).expanduser().resolve() for path in others]
     check_others(data, stores)
     with contextlib.ExitStack() as held:
@@ -79,10 +81,11 @@ def salvage(
         else:
             with making(place) as folder:
                 built, mark = build(folder, remains, plan, heap.evidence.figures, format, progress)
-                check_unused(data)
-                if identity(data) != before:
-                    raise StoreBusyError("it was changed while it was read", store=str(data), remedy="try again")
-                put_in_place(folder, mark)
+                with system_errors(data, "it cannot be read"):
+                    check_unused(data)
+                    if identity(data) != before:
+                        raise StoreBusyError("it was changed while it was read", store=str(data), remedy="try again")
+                put_in_place(data, folder, mark)
         return _report(data, place, file, remains, plan, built, found is not None, dry_run, time.monotonic() - began)
 
 

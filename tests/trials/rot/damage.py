@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from casckpt.store.examined import NAME
+from casckpt.store.folder import EXAMINED
 from casckpt.store.format import COUNTER_KEY, FORMAT_KEY
 from casckpt.store.layout import BRANCH, HEAD_SIZE, PAGE
 from casckpt.store.nodes import read_nodes
@@ -195,7 +195,7 @@ def _cut(chance: random.Random, template: Template, known: Map, data: bytearray)
 
 def _beside(chance: random.Random, path: Path) -> str:
     """A damage to the small files beside it."""
-    name = chance.choice(["mark", NAME, "gate"])
+    name = chance.choice(["mark", EXAMINED, "gate"])
     data = bytearray((path / name).read_bytes()) if (path / name).exists() else bytearray()
     if data and chance.randrange(3):
         bit = chance.randrange(8 * len(data))
