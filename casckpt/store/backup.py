@@ -42,7 +42,7 @@ _ends: set[int] = set()
 def backup(environment: Environment, handle: Handle, destination: Path, progress: Progress) -> BackupReport:
     """Copy the store; `protocol.Store.backup` says what is raised."""
     began = time.monotonic()
-    place = destination.expanduser().resolve()
+    place = filesystem.whole_path(destination)
     environment.gate.check_no_own()
     length = aside(lambda held: _backup(environment, handle, place, held), progress)
     return BackupReport(path=str(place), bytes=length, seconds=time.monotonic() - began)

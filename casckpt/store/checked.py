@@ -3,11 +3,13 @@ says, since nothing else tells what it was. It keeps out accidents, not attacker
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 import xxhash
 
-from casckpt.store.protocol import Space, Writer
+from casckpt.errors import CorruptObjectError
+from casckpt.store.protocol import Reader, Space, Writer
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -30,15 +32,32 @@ def without_check(space: Space, key: bytes, record: Buffer) -> memoryview | None
     return value if raw[-_SIZE:] == _check(space, key, value) else None
 
 
-def add_checks(writer: Writer) -> None:
-    """Give every record of an earlier format its check."""
+def records(reader: Reader) -> Iterator[tuple[Space, bytes, memoryview]]:
+    """Every record that has a check from CHECKED_SINCE on, as it stands in the store."""
     for space in CHECKED_SPACES:
-        for key, value in writer.items(space):
-            writer.put(space, key, with_check(space, key, value))
+        for key, record in reader.items(space):
+            yield space, key, record
     for key in COUNTERS:
-        held = writer.get(Space.META, key)
+        held = reader.get(Space.META, key)
         if held is not None:
-            writer.put(Space.META, key, with_check(Space.META, key, held))
+            yield Space.META, key, held
+
+
+def add_checks(writer: Writer) -> None:
+    """Give every record of an earlier format its check.
+
+    Raises:
+        CorruptObjectError: one has it already. So it is not of an earlier format, and a second check would ruin it.
+    """
+    for space, key, record in records(writer):
+        if without_check(space, key, record) is not None:
+            raise CorruptObjectError(
+                f"its format is said to be {writer.format_version}, and its records are of a later one: the number of "
+                "its format is damaged",
+                remedy="nothing was changed; restore the store from a backup, or make a new one of what it still "
+                "holds: `casckpt salvage`",
+            )
+        writer.put(space, key, with_check(space, key, record))
 
 
 def _check(space: Space, key: bytes, value: Buffer) -> bytes:

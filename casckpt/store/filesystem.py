@@ -93,6 +93,18 @@ def system_errors(path: Path, trouble: str) -> Iterator[None]:
         raise StoreError(f"{trouble}: {error}", store=str(path)) from error
 
 
+def whole_path(path: str | os.PathLike[str]) -> Path:
+    """The path from the root on, without links.
+
+    Raises:
+        StoreError: there can be none.
+    """
+    try:
+        return Path(path).expanduser().resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # as pathlib says of a loop, a NUL, or a home of nobody
+        raise StoreError(f"this is no path: {error}", store=os.fspath(path), remedy="give another one") from error
+
+
 def sync_place(path: Path) -> None:
     """Wait until every folder on the way to `path`, from the root of its file system on, is on the disk.
 

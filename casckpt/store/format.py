@@ -104,7 +104,8 @@ def decode_format(store: str, data: bytes) -> StoreFormat:
             raise NewerFormatError(
                 f"its format is {version}, and this casckpt knows formats up to {FORMAT_VERSION}",
                 store=store,
-                remedy="use a later casckpt: pip install --upgrade casckpt",
+                remedy="use a later casckpt: pip install --upgrade casckpt; where none ever wrote to it, that number "
+                "is damaged: make a new store of what it holds with `casckpt salvage`",
             )
         record = _decoder.decode(data)
         uuid.UUID(record.uuid)

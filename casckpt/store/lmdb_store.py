@@ -59,7 +59,7 @@ def open_store(
     wanted = Wanted(create=create, hash=hash, chunk_size=chunk_size, codec=codec, accept_loss=accept_loss)
     handle = Handle()
     try:
-        return LmdbStore(acquire(Path(path).expanduser().resolve(), wanted, handle), handle)
+        return LmdbStore(acquire(filesystem.whole_path(path), wanted, handle), handle)
     except BaseException:
         give_up(handle)
         raise

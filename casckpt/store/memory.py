@@ -111,6 +111,7 @@ class MemoryStore:
         )
         self._contents: Contents = {space: {} for space in Space}
         self._write_lock = threading.Lock()
+        self._state_lock = threading.Lock()  # contents and the version that they are of change together
         self._maintenance_lock = threading.Lock()
         self._closed = False
 
@@ -123,7 +124,8 @@ class MemoryStore:
 
     def read(self) -> Reader:
         self._check_open()
-        return MemoryReader(self._contents, self.format.version)
+        with self._state_lock:
+            return MemoryReader(self._contents, self.format.version)
 
     @contextmanager
     def write(self, *, durable: bool, room: int | None) -> Iterator[Writer]:
@@ -175,7 +177,8 @@ class MemoryStore:
             changed = self._copy()
             if self.format.version < CHECKED_SINCE:
                 add_checks(MemoryWriter(changed, self.format.version))
-            self._contents, self.format = changed, replace(self.format, version=FORMAT_VERSION)
+            with self._state_lock:
+                self._contents, self.format = changed, replace(self.format, version=FORMAT_VERSION)
 
     def close(self) -> None:
         with self._write_lock:

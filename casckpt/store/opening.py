@@ -150,7 +150,7 @@ def _check_place(path: Path, wanted: Wanted) -> None:
     refuse_left(path, names)
     if names and (GATE not in names or names - {*_WITHOUT_DATA, *left_folders(path, names)}):
         raise NotAStoreError("this folder holds other things", store=store, remedy="give an empty one, or a new one")
-    if not wanted.create:
+    if not wanted.create and MARK not in names:  # which tells of one
         raise StoreNotFoundError("there is no store here", store=store, remedy="create one with casckpt init")
 
 

@@ -3,20 +3,21 @@ the earlier format only, and would delete what chunks of the later one are based
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Final
 
-from casckpt.errors import StoreBusyError
+from casckpt.errors import CasckptError, StoreBusyError
 from casckpt.store import filesystem, openers
-from casckpt.store.checked import CHECKED_SINCE, CHECKED_SPACES, add_checks
+from casckpt.store.checked import CHECKED_SINCE, add_checks, records
 from casckpt.store.environment import Environment
 from casckpt.store.format import FORMAT_KEY, FORMAT_VERSION, encode_format
 from casckpt.store.locks import FileLock
 from casckpt.store.protocol import Space, Store
 
-# Bytes of pages that a record makes others, at most: what is too much is not written.
+# Bytes of pages that a record makes others, at most: so many, and so many times its own. Too much is not written.
 _RECORD: Final = 512
+_SHARE: Final = 4  # it may get a page for itself as soon as two do not fit into one
 
 
 def upgrade(environment: Environment, store: Store) -> None:
@@ -30,11 +31,12 @@ def upgrade(environment: Environment, store: Store) -> None:
     path = environment.path
     with filesystem.system_errors(path, "it cannot be upgraded"), ExitStack() as gate:
         with store.read() as reader:
-            room = _RECORD * sum(reader.count(space) for space in CHECKED_SPACES)
+            room = sum(_RECORD + _SHARE * (len(key) + len(record)) for _, key, record in records(reader))
         with store.write(durable=True, room=room) as writer:
             # Within the transaction, and until it has ended: whoever has the gate never waits for the writer, and
             # nobody opens the store, to read that it is of the earlier format, before it is not.
             gate.enter_context(FileLock(path / "gate"))
+            gate.callback(_settle, environment, store)
             others = [openers.describe(one) for one in openers.tidy(path) if one != environment.opener]
             if others:
                 raise StoreBusyError(
@@ -44,8 +46,12 @@ def upgrade(environment: Environment, store: Store) -> None:
                     holders=tuple(others),
                     remedy="end those first",
                 )
-            upgraded = replace(environment.format, version=FORMAT_VERSION)
             if writer.format_version < CHECKED_SINCE:
                 add_checks(writer)
-            writer.put(Space.META, FORMAT_KEY, encode_format(upgraded))
-        environment.format = upgraded
+            writer.put(Space.META, FORMAT_KEY, encode_format(replace(environment.format, version=FORMAT_VERSION)))
+
+
+def _settle(environment: Environment, store: Store) -> None:
+    """Take the version out of the store, however it ended: an interrupt may come when it is written already."""
+    with suppress(CasckptError), store.read() as reader:
+        environment.format = replace(environment.format, version=reader.format_version)

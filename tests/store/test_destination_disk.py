@@ -5,14 +5,16 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import casckpt
-from casckpt.errors import StoreError, StoreFullError, StoreNotFoundError
+from casckpt.errors import StoreError, StoreFullError
 from casckpt.history.repository import History
 from casckpt.store import destination, filesystem
 from casckpt.store.lmdb_store import open_store
@@ -151,9 +153,23 @@ def test_a_child_that_is_forked_amid_a_backup_keeps_it_from_nothing(tmp_path: Pa
     assert names(tmp_path / "new") == DONE
 
 
-def test_whatever_path_is_given_to_a_salvage_its_error_is_typed_and_names_it(store: Path, tmp_path: Path) -> None:
-    long = tmp_path / ("x" * 300)
-    with pytest.raises(StoreError, match=f"{long}: it cannot be written"):
-        casckpt.salvage(store, long)
-    with pytest.raises((StoreError, StoreNotFoundError), match=str(long)):
-        casckpt.salvage(long, tmp_path / "new")
+@pytest.mark.parametrize("what", ["too long", "a loop", "a NUL", "nobody's home"])
+def test_whatever_path_is_given_the_error_is_typed(store: Path, tmp_path: Path, what: str) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    path = {
+        "too long": str(tmp_path / ("x" * 300)),
+        "a loop": str(tmp_path / "loop/x"),
+        "a NUL": f"{tmp_path}/a\0b",
+        "nobody's home": "~nobody-has-this-name/x",
+    }[what]
+    calls: list[Callable[[], object]] = [
+        lambda: open_store(path),
+        lambda: casckpt.salvage(store, path),
+        lambda: casckpt.salvage(path, tmp_path / "new"),
+        lambda: casckpt.salvage(store, tmp_path / "new", others=[path]),
+        lambda: give("backup", store, Path(path)),
+    ]
+    for call in calls:
+        with pytest.raises(StoreError, match=re.escape(path)):
+            call()
+    assert not (tmp_path / "new").exists()

@@ -126,8 +126,9 @@ def test_a_second_name_of_a_lost_data_file_is_named_and_never_called_of_no_use(s
     with History(open_store(store, create=False)) as history:
         commit(history, {"model": {"w": noise(2, 3000)}})
     (store / "data.mdb").unlink()
-    with pytest.raises(HistoryLostError, match=f"{left.name}/whole"):
-        open_store(store)
+    for create in (True, False):
+        with pytest.raises(HistoryLostError, match=f"{left.name}/whole"):
+            open_store(store, create=create)
     os.link(left / "whole", store / "data.mdb")
     with History(open_store(store, create=False)) as history:
         assert len(list(history.log())) == 2

@@ -29,7 +29,7 @@ from casckpt.history.salvage.remains import HASH_OF, Remains, look_through
 from casckpt.history.salvage.report import HurtState, SalvageReport
 from casckpt.history.salvage.states import ObjectKey
 from casckpt.objects.ids import IdScheme, id_scheme
-from casckpt.store.filesystem import system_errors
+from casckpt.store.filesystem import system_errors, whole_path
 from casckpt.store.format import new_format
 from casckpt.store.lmdb_store import open_store
 from casckpt.store.protocol import Progress, StoreFormat, no_progress
@@ -58,12 +58,12 @@ def salvage(
         NewerFormatError: a later casckpt wrote it.
     """
     began = time.monotonic()
-    source, place = Path(src).expanduser().resolve(), Path(dst).expanduser().resolve()
+    source, place = whole_path(src), whole_path(dst)
     with system_errors(source, "it cannot be read"):
         data = find_source(source)
     with system_errors(place, "it cannot be written"):
         check_destination(source, data, place)
-    stores = [Path(path).expanduser().resolve() for path in others]
+    stores = [whole_path(path) for path in others]
     check_others(data, stores)
     with contextlib.ExitStack() as held:
         with system_errors(data, "it cannot be read"):
