@@ -15,8 +15,8 @@ import msgspec
 from casckpt.errors import InvalidRefNameError
 from casckpt.history.records import BRANCH, HEAD, TAG, Figures, Mark, Move
 from casckpt.objects.names import check_stored_ref_name
-from casckpt.store.checked import COUNTERS, without_check
-from casckpt.store.format import COUNTER_KEY
+from casckpt.store.checked import CHECKED_SINCE, COUNTERS, without_check
+from casckpt.store.format import COUNTER_KEY, FORMAT_KEY, version_of
 from casckpt.store.layout import Head
 from casckpt.store.protocol import Space
 from casckpt.store.scan import Scanned
@@ -41,9 +41,10 @@ class Evidence:
 
     moves: by number; a number with two different ones has none. refs, heads: what each was seen at. next: the number of
     the next move, the greatest that was seen; settled: that it is, because the newest tree says so, or no page is lost.
-    unbroken: no page of the file is lost. released, pruned: of commits with a mark, what it says. tree_refs: of the
-    newest state whose tree of refs is whole; sure: that is the file's newest one. tree_next: the number of its next
-    move, where it can be told. kept: the numbers of the moves that have not been expired, where that can be told.
+    unbroken: no page of the file is lost, nor the refs of its last state. head_lost: what HEAD said last is lost.
+    released, pruned: of commits with a mark, what it says. tree_refs: of the newest state whose tree of refs is whole;
+    sure: that is the file's newest one. tree_next: the number of its next move, where it can be told. kept: the numbers
+    of the moves that have not been expired, where that can be told.
     """
 
     id_size: int
@@ -53,6 +54,7 @@ class Evidence:
     next: int = 0
     settled: bool = False
     unbroken: bool = False
+    head_lost: bool = False
     released: dict[bytes, set[str]] = field(default_factory=dict)
     pruned: set[bytes] = field(default_factory=set)
     figures: dict[bytes, Figures] = field(default_factory=dict)
@@ -92,7 +94,9 @@ class Evidence:
         for number, view in enumerate(views):
             is_newest = number == 0 and view.is_newest(mark)
             refs = trees.entries(view.head, Space.REF) if self.tree_refs is None else None
-            found = None if refs is None else self._tree_refs(refs)
+            found = None if refs is None else self._tree_refs(refs, view.checked)
+            if self.tree_refs is None and found is None:  # what older states agree on is not what this one said
+                self.unbroken, self.head_lost = False, True
             if found is not None:
                 self.tree_refs, self.tree_head = found
                 self.sure = is_newest
@@ -119,13 +123,17 @@ class Evidence:
                     if len(key) == self.id_size:
                         self._of_commit(key, value)
 
-    def _tree_refs(self, found: Iterable[tuple[bytes, bytes]]) -> tuple[dict[str, bytes], str | None] | None:
+    def _tree_refs(
+        self, found: Iterable[tuple[bytes, bytes]], checked: bool
+    ) -> tuple[dict[str, bytes], str | None] | None:
         refs: dict[str, bytes] = {}
         head: str | None = None
-        for key, value in found:
-            ref, value = _ref(key), _value(Space.REF, key, value)
+        for key, record in found:
+            ref, value = _ref(key), _value(Space.REF, key, record)
             if key == HEAD:
-                head = _name(value)
+                hit = checked and without_check(Space.REF, key, record) is None
+                head = None if hit else _name(value)
+                self.head_lost = self.head_lost or head is None
             elif ref is None or len(value) != self.id_size:
                 return None
             else:
@@ -235,6 +243,8 @@ class Evidence:
     @property
     def head(self) -> str | None:
         """The branch that HEAD names, if that is known."""
+        if self.head_lost:
+            return None
         if self.tree_head is not None:
             return self.tree_head
         return next(iter(self.heads)) if len(self.heads) == 1 else None
@@ -243,12 +253,14 @@ class Evidence:
 @dataclass(frozen=True, slots=True)
 class _View:
     """A state of the file to which a head leads, or a root did. counter: of changes; next: the number of the next move;
-    None where they cannot be read. is_last: whether it is that of the newer head of two."""
+    None where they cannot be read. is_last: whether it is that of the newer head of two. checked: whether each of its
+    records has a check."""
 
     head: Head
     counter: int | None
     next: int | None
     is_last: bool
+    checked: bool
 
     def is_newest(self, mark: int | None) -> bool:
         """Whether nothing that was acknowledged came after it."""
@@ -264,9 +276,11 @@ def _views(file: Scanned, trees: Trees) -> list[_View]:
         meta = trees.entries(head, Space.META)
         found = None if meta is None else dict(meta)
         counter = None if found is None else _number(found.get(COUNTER_KEY))
-        following = None if found is None else _number(_value(Space.META, _NEXT, found.get(_NEXT, bytes(8))))
+        # absent it may stand under a damaged key; a state that has had no move has no refs either
+        following = None if not found or _NEXT not in found else _number(_value(Space.META, _NEXT, found[_NEXT]))
+        version = version_of(found.get(FORMAT_KEY, b"")) if found else None
         is_last = len(file.heads) == 2 and head is file.heads[0]
-        views.append(_View(head, counter, following, is_last))
+        views.append(_View(head, counter, following, is_last, version is not None and version >= CHECKED_SINCE))
     return sorted(views, key=lambda view: (not view.is_last, -(view.counter or 0)))
 
 

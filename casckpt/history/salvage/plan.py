@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
-from casckpt.history.records import BRANCH, TAG, WHOLE, Mark, Move
+from casckpt.history.records import BRANCH, HEAD, TAG, WHOLE, Mark, Move
 from casckpt.history.salvage.chunks import Chunks
 from casckpt.history.salvage.evidence import Evidence, Position
 from casckpt.history.salvage.lines import Lines, ancestors, line_up, tips
@@ -71,6 +71,8 @@ def make_plan(remains: Remains, evidence: Evidence, progress: Progress) -> Plan:
     gone = {parent for oid in counted for parent in found[oid].parents if parent not in found}
     gone |= {position.commit for position in positions if position.commit not in found}
     lost_refs = tuple(position.ref for position, commit, _ in placed if commit is None)
+    if evidence.head_lost:
+        lost_refs += (HEAD.decode(),)
     return Plan(
         lines=lines,
         states=states,

@@ -22,10 +22,11 @@ from casckpt.objects.ids import IdScheme, Kind
 from casckpt.objects.node import StorageNode, unpack_node
 from casckpt.objects.tree import decode_tree
 from casckpt.objects.values import Value
-from casckpt.store.format import decode_format
+from casckpt.store.format import FORMAT_KEY, FORMAT_VERSION, decode_format, version_of
 from casckpt.store.mark import read_mark
-from casckpt.store.protocol import Progress, StoreFormat
+from casckpt.store.protocol import Progress, Space, StoreFormat
 from casckpt.store.scan import Scanned
+from casckpt.store.trees import Trees
 
 DAMAGE: Final = (CorruptObjectError, NewerFormatError)
 ELSEWHERE: Final = -1
@@ -65,10 +66,11 @@ def look_through(file: Scanned, progress: Progress) -> tuple[Heap, StoreFormat |
 
     Raises:
         CorruptObjectError: there is nothing of a store in it.
-        NewerFormatError: it is of a store of a later casckpt.
+        NewerFormatError: it is of a store of a later casckpt, or nothing tells that it is not.
     """
     heaps = {size: Heap(Evidence(size)) for size in HASH_OF}
     records: Counter[StoreFormat] = Counter()
+    later: list[NewerFormatError] = []
 
     def on_frame(head: FrameHead, at: int) -> None:
         heaps[len(head.id)].frame(head, at)
@@ -78,9 +80,12 @@ def look_through(file: Scanned, progress: Progress) -> tuple[Heap, StoreFormat |
             heap.evidence.entry(key, value)
 
     def on_record(data: bytes) -> None:
-        record = _record(data)
-        if record is not None:
-            records[record] += 1
+        try:
+            records[decode_format(str(file.path), data)] += 1
+        except NewerFormatError as error:
+            later.append(error)
+        except CorruptObjectError:
+            return
 
     file.look_through(on_frame, on_entry, on_record, progress)
     if not any(places for heap in heaps.values() for places in heap.places.values()):
@@ -91,17 +96,28 @@ def look_through(file: Scanned, progress: Progress) -> tuple[Heap, StoreFormat |
     size = max(heaps, key=lambda size: sum(map(len, heaps[size].places.values())))
     # the version may have been raised since, the rest never changes
     fitting = [record for record in records if record.hash == HASH_OF[size]]
+    if later and (not fitting or _is_later(file, len(later), sum(records[record] for record in fitting))):
+        raise NewerFormatError(
+            later[-1].problem,
+            store=str(file.path),
+            remedy="use a later casckpt; where none ever wrote to it, that number is damaged: restore it from a backup",
+        )
     found = max(fitting, key=lambda record: (records[record], record.version), default=None)
     mark = read_mark(file.path.parent / "mark") if file.path.name == "data.mdb" else None
     heaps[size].evidence.trees(file, mark.counter if mark and found and mark.store == found.uuid else None)
     return heaps[size], found
 
 
-def _record(data: bytes) -> StoreFormat | None:
-    try:
-        return decode_format("", data)
-    except CorruptObjectError:
-        return None
+def _is_later(file: Scanned, later: int, known: int) -> bool:
+    """Whether a later casckpt wrote the file, by what the states say to which heads lead. One of them, or a page of
+    before, may have been hit; but two in a row that a later one wrote say the same.
+
+    later, known: how many pages say so, and otherwise; they decide where no head leads anywhere.
+    """
+    trees = Trees(file)
+    records = [dict(trees.entries(head, Space.META) or ()).get(FORMAT_KEY, b"") for head in file.heads]
+    versions = [version for version in map(version_of, records) if version is not None]
+    return all(version > FORMAT_VERSION for version in versions) if versions else later >= known
 
 
 class Remains:

@@ -37,11 +37,12 @@ class SalvageReport:
 
     source, destination: paths. bytes: of the file. commits: that came back; whole: of these, those whose state did, as
     far as retention had not released it. chunks, trees, nodes: that came back. stored_bytes: of their frames. taken: of
-    all, those that came from other stores. format_found: whether the format record was found, so that nothing of it
-    is guessed. refs: what the new store has. lost_refs: names of which no commit is left. hurt: commits that lost
-    something of their state. lost_commits: that history leads to, and that are nowhere. rewritten: old id to new one,
-    of commits whose ancestors are not all there. left: commits to which nothing led any more, and whose state is not
-    whole; they were left out. complete: whether all that history led to came back, under its own names.
+    all, those that came from other stores. format_found: whether the format record was found, so that nothing of it is
+    guessed. refs: what the new store has. lost_refs: names of which no commit is left; "HEAD" where it is lost which
+    branch that named. hurt: commits that lost something of their state. lost_commits: that history leads to, and that
+    are nowhere. rewritten: old id to new one, of commits whose ancestors are not all there. left: commits to which
+    nothing led any more, and whose state is not whole; they were left out. complete: whether all that history led to
+    came back, under its own names.
     """
 
     dry_run: bool
