@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from casckpt.errors import StoreBusyError, StoreFailedError
+from casckpt.errors import CorruptObjectError, StoreBusyError, StoreFailedError
 from casckpt.history.records import (
     Mark,
     add_mark,
@@ -22,7 +22,8 @@ from casckpt.history.records import (
     reflog_next,
 )
 from casckpt.history.repository import History
-from casckpt.store.checked import CHECKED_SPACES, COUNTERS, without_check
+from casckpt.store.checked import CHECKED_SPACES, COUNTERS, records, without_check
+from casckpt.store.environment import Environment
 from casckpt.store.format import FORMAT_KEY, FORMAT_VERSION, encode_format
 from casckpt.store.lmdb_store import LmdbStore, open_store
 from casckpt.store.memory import MemoryStore
@@ -188,3 +189,86 @@ def test_a_process_that_dies_within_it_leaves_the_store_as_it_was(earlier, tmp_p
         assert ran.returncode == 7
         with closing(open_store(tmp_path / "store")) as store:
             assert store.format.version == version and records_of(store) == before
+
+
+@pytest.mark.parametrize("version", range(1, FORMAT_VERSION))
+def test_a_store_of_today_of_which_a_bit_says_that_it_is_earlier_is_left_as_it_is(tmp_path, version) -> None:
+    """Its records got a second check each, and could not be read any more."""
+    with History(open_store(tmp_path / "store", chunk_size=256)) as history:
+        commit(history, {"model": {"w": noise(1, 900)}})
+        with history.store.write(durable=True, room=None) as writer:
+            writer.put(Space.META, FORMAT_KEY, encode_format(replace(history.store.format, version=version)))
+    with History(open_store(tmp_path / "store")) as history:
+        with history.store.read() as reader:
+            before = [(*one[:2], bytes(one[2])) for one in records(reader)]
+        for work in (history.store.upgrade, history.repack):
+            with pytest.raises(CorruptObjectError, match="the number of its format is damaged"):
+                work()
+        assert history.store.format.version == version
+        assert history.fsck().counts["damaged-format"] == 1
+        with history.store.write(durable=True, room=None) as writer:
+            assert [(*one[:2], bytes(one[2])) for one in records(writer)] == before
+            writer.put(Space.META, FORMAT_KEY, encode_format(replace(history.store.format, version=FORMAT_VERSION)))
+    with History(open_store(tmp_path / "store")) as history:  # nothing else was the matter
+        assert history.fsck(read_data=True).findings == ()
+
+
+def test_the_model_refuses_a_store_of_today_that_is_said_to_be_earlier_too() -> None:
+    store = MemoryStore()
+    with History(store) as history:
+        commit(history, {"model": {"w": noise(1, 900)}})
+        store.format = replace(store.format, version=2)
+        with pytest.raises(CorruptObjectError, match="the number of its format is damaged"):
+            store.upgrade()
+        assert store.format.version == 2
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_a_handle_that_was_interrupted_in_it_knows_what_the_store_is_then(earlier, monkeypatch, written) -> None:
+    """Its version stayed the earlier one: fsck took a sound store for damaged."""
+    before = earlier.format.version
+    real = Environment.sync if written else Environment._count
+
+    def interrupted(self, *given):
+        if written:
+            real(self, *given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Environment, real.__name__, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        earlier.upgrade()
+    monkeypatch.undo()
+    with earlier.read() as reader:
+        assert earlier.format.version == reader.format_version == (FORMAT_VERSION if written else before)
+    with History(earlier) as history:
+        assert history.fsck(read_data=True).findings == ()
+        commit(history, {"model": {"w": noise(3, 900)}})
+
+
+@pytest.mark.parametrize("version", range(1, FORMAT_VERSION))
+def test_room_is_asked_for_all_that_it_writes_also_of_long_records(tmp_path, monkeypatch, version) -> None:
+    """A mark can name thousands of parts: the disk was full within the transaction instead of before it."""
+    with History(open_store(tmp_path / "store", chunk_size=256)) as history:
+        for step in range(12):
+            made = commit(history, {"model": {"w": noise(step, 900)}}, step=step)
+            parts = tuple(f"part {n}" for n in range(10 ** (step % 4)))
+            with history.store.write(durable=True, room=None) as writer:
+                add_mark(writer, bytes.fromhex(made.id), Mark(False, parts))
+            history.tag(f"{step}" * 60)
+        as_format(history.store, version)
+    with closing(open_store(tmp_path / "store")) as store:
+        asked: list[int] = []
+        real = type(store).write
+
+        def write(self, *, durable, room):
+            asked.append(room)
+            return real(self, durable=durable, room=room)
+
+        monkeypatch.setattr(type(store), "write", write)
+        dirty = store.size().used
+        store.upgrade()
+        with store.read() as reader:
+            longest = max(len(record) for _, _, record in records(reader))
+            written = sum(len(key) + len(record) for _, key, record in records(reader))
+        assert longest > 2 * 4096 and asked[0] > 2 * written
+        assert store.size().used - dirty < asked[0]

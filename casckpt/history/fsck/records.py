@@ -22,7 +22,8 @@ from casckpt.history.records import (
     reflog_next,
 )
 from casckpt.objects.paths import readable
-from casckpt.store.checked import COUNTERS
+from casckpt.store.checked import CHECKED_SINCE, COUNTERS, without_check
+from casckpt.store.checked import records as small_records
 from casckpt.store.format import COUNTER_KEY, FORMAT_KEY, decode_format
 from casckpt.store.protocol import Reader, Space, Store
 
@@ -47,6 +48,9 @@ class Records:
 
 def check_records(reader: Reader, id_size: int, findings: Findings) -> Records:
     """Check every record of a transaction."""
+    if reader.format_version < CHECKED_SINCE and any(without_check(*one) is not None for one in small_records(reader)):
+        what = f"it says that the format is {reader.format_version}, and records are of a later one"
+        findings.add("damaged-format", what)
     records = Records()
     _check_marks(reader, id_size, findings, records)
     refs = _check_refs(reader, findings, records)
