@@ -307,6 +307,7 @@ def test_what_opening_refuses_is_told_by_the_names_of_fsck_and_nothing_is_change
         (b"format", b"\xc1", "damaged-format"),
         (b"counter", None, "damaged-counter"),
         (b"counter", b"odd", "damaged-counter"),
+        (b"counter", b"\1" + bytes(7), "damaged-counter"),
     ],
 )
 def test_what_the_next_opening_needs_is_checked(history, key, value, id) -> None:

@@ -55,7 +55,12 @@ SORTS: Final[dict[str, Sort]] = {
     ),
     "corrupt-object": Sort("error", "The heads of the file, or the record of its format, cannot be read.", _BACKUP),
     "not-a-store": Sort("error", "Something else than a store is at this path.", "Give the path of a store."),
-    "newer-format": Sort("error", "The store was written by a later casckpt.", "Use that one, or a later one."),
+    "newer-format": Sort(
+        "error",
+        "The store was written by a later casckpt.",
+        "Use that one, or a later one. Where none ever wrote to it, the number of its format is damaged: make a new "
+        "store of what it holds with `casckpt salvage`.",
+    ),
     "store-lock-lost": Sort(
         "error",
         "Other processes have the store open, but LMDB's lock is gone: writing now would tear the store.",
@@ -116,7 +121,9 @@ SORTS: Final[dict[str, Sort]] = {
     "stray-key": Sort(
         "warning",
         "An entry stands under a key that is none of ours.",
-        "Nothing is lost by it, and gc leaves it where it is.",
+        "gc leaves it where it is. If nobody put it there, a bit of its key flipped, and what is missing under the right "
+        "one is only here: restore the store from a backup, or make a new one of what it still holds: "
+        "`casckpt salvage`.",
     ),
     # -- the objects
     "missing-commit": Sort("error", "A commit that history leads to is not there.", _LINE),
