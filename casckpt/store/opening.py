@@ -73,47 +73,77 @@ def open_environment(path: Path, wanted: Wanted, know: Callable[[Environment], N
 
     know: called with it while it would still be shut again, so that no interrupt leaves one that nobody knows of.
     """
+    held = _Held()
+    try:
+        environment = _open(path, wanted, held)
+        know(environment)
+        return environment
+    except BaseException:
+        held.let_go()
+        raise
+    finally:
+        held.open_gate()
+
+
+class _Held:
+    """What an opening holds by now. It is let go from further out, since an interrupt may come just where it would be
+    within; and whoever handles that may open the store there and then."""
+
+    def __init__(self) -> None:
+        self.gate: FileLock | None = None
+        self.raw: lmdb.Environment | None = None
+        self.opener: FileLock | None = None
+
+    def let_go(self) -> None:
+        """All but the gate."""
+        if self.opener is not None:
+            openers.unregister(self.opener)
+        if self.raw is not None:
+            self.raw.close()
+
+    def open_gate(self) -> None:
+        if self.gate is not None:
+            self.gate.release()
+
+
+def _open(path: Path, wanted: Wanted, held: _Held) -> Environment:
     filesystem.refuse_network(path)
     fresh = new_format(str(path), hash=wanted.hash, chunk_size=wanted.chunk_size, codec=wanted.codec)
     _check_place(path, wanted)
     path.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as undo:
-        with FileLock(path / GATE):
-            refuse_lost_lock(path)
-            held = _look(path, wanted)
-            if held is not None:
-                wanted.check(str(path), held)
-                clear_compacting(path)  # whoever makes one has the gate until it is in place
-                _clear(path / CREATING)
-                alone = not openers.live(path)
-                if alone:
-                    _examine(path, held, accept_loss=wanted.accept_loss)
-            else:
-                alone = True
-                # Before there is a store in it: a store is never without its gate, by which it is known, nor its place.
-                filesystem.sync_folder(path)
-                filesystem.sync_place(path)
-                _create(path, fresh)
-            # LMDB maps it, and a reader that needs a page of it which a full disk does not have is killed (SIGBUS).
-            filesystem.reserve(path / LOCK, _LOCK_ROOM)
-            raw = open_lmdb(path, fresh if held is None else held)
-            undo.callback(raw.close)
-            watch = Watch(path / DATA, raw.info()["last_txnid"] if alone else -1)
-            opener = openers.register(path)
-            undo.callback(openers.unregister, opener)
-        # Whoever made its files may have died before he could see to it.
-        filesystem.sync_folder(path)
-        filesystem.sync_parent(path.parent)
-        format = fresh if held is None else held
-        databases = open_databases(path, raw, format)  # past the gate, because this waits for whoever is writing
-        raw.reader_check()
-        _check_mark(path, raw, databases, format, accept_loss=wanted.accept_loss)
+    held.gate = FileLock(path / GATE)
+    held.gate.acquire()
+    refuse_lost_lock(path)
+    found = _look(path, wanted)
+    if found is not None:
+        wanted.check(str(path), found)
+        clear_compacting(path)  # whoever makes one has the gate until it is in place
+        _clear(path / CREATING)
+        alone = not openers.live(path)
         if alone:
-            _heal_heads(path, raw, databases, watch)
-        environment = Environment(path, raw, opener, format, databases, watch)
-        know(environment)
-        undo.pop_all()
-        return environment
+            _examine(path, found, accept_loss=wanted.accept_loss)
+    else:
+        alone = True
+        # Before there is a store in it: a store is never without its gate, by which it is known, nor its place.
+        filesystem.sync_folder(path)
+        filesystem.sync_place(path)
+        _create(path, fresh)
+    # LMDB maps it, and a reader that needs a page of it which a full disk does not have is killed (SIGBUS).
+    filesystem.reserve(path / LOCK, _LOCK_ROOM)
+    format = fresh if found is None else found
+    held.raw = open_lmdb(path, format)
+    watch = Watch(path / DATA, held.raw.info()["last_txnid"] if alone else -1)
+    held.opener = openers.register(path)
+    held.open_gate()
+    # Whoever made its files may have died before he could see to it.
+    filesystem.sync_folder(path)
+    filesystem.sync_parent(path.parent)
+    databases = open_databases(path, held.raw, format)  # past the gate, because this waits for whoever is writing
+    held.raw.reader_check()
+    _check_mark(path, held.raw, databases, format, accept_loss=wanted.accept_loss)
+    if alone:
+        _heal_heads(path, held.raw, databases, watch)
+    return Environment(path, held.raw, held.opener, format, databases, watch)
 
 
 def clear_compacting(path: Path) -> None:

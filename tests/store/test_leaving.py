@@ -90,6 +90,7 @@ while True:
         store = open_store(path)
     except KeyboardInterrupt:
         sys.setprofile(None)
+        open_store(path).close()  # while the interrupt is handled, all that its frames hold is held
     else:
         sys.setprofile(None)
         store.close()
