@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -13,11 +15,14 @@ from casckpt.errors import CasckptError
 from casckpt.history.fsck.check import fsck
 from casckpt.history.fsck.findings import NOTHING
 from casckpt.history.fsck.report import FsckReport
+from casckpt.history.records import _counter
 from casckpt.objects.ids import IdScheme, id_scheme
+from casckpt.store.checked import COUNTERS
 from casckpt.store.lmdb_store import open_store
 from casckpt.store.pages import examine
-from tests.trials.rot.damage import Map, damage
+from tests.trials.rot.damage import Map, damage, flip
 from tests.trials.rot.look import look
+from tests.trials.rot.onward import go_on
 from tests.trials.rot.recipes import template_of
 from tests.trials.rot.stores import Template
 from tests.trials.warm import in_child
@@ -106,10 +111,48 @@ def _without_examination(seed: int, path: Path, made: Template, known: Map) -> N
         assert not examine(path / "data.mdb").found, f"{how} was not refused"
 
 
+def _without_keys(seed: int, path: Path, made: Template, known: Map) -> None:
+    """A ref that is absent is believed to be."""
+    with mock.patch("casckpt.history.records._check_keys"):
+        _go_on_without(random.Random(seed), path, made, known, b"branch/")
+
+
+def _without_counting(seed: int, path: Path, made: Template, known: Map) -> None:
+    """A counter of moves that is absent is believed to be 0, whatever moves there are."""
+    with (
+        mock.patch("casckpt.history.records._check_not_elsewhere"),
+        mock.patch("casckpt.history.records.reflog_next", partial(_counter, key=COUNTERS[1])),
+    ):
+        _go_on_without(random.Random(seed), path, made, known, COUNTERS[1])
+
+
+def _go_on_without(chance: random.Random, path: Path, made: Template, known: Map, key: bytes) -> None:
+    """Hit the key of every record that begins so, in its last common byte or one behind it."""
+    whole = made.files["data.mdb"]
+    for at, _ in (span for spans in known.records.values() for span in spans):
+        if whole[at:].startswith(key):
+            made.put(path)
+            data = bytearray(whole)
+            flip(data, 8 * (at + len(key) - (key in COUNTERS)) + chance.randrange(2))
+            (path / "data.mdb").write_bytes(data)
+            with contextlib.suppress(CasckptError):  # by chance its keys are out of order now
+                go_on(path, made.view, made.view.moves)
+
+
 CONTROLS = {
     "ids": (_without_ids, "mixed"),
     "findings": (_without_findings, "mixed"),
     "names": (_without_names, "mixed"),
     "examination": (_without_examination, "deep"),
+    "keys": (_without_keys, "mixed"),
+    "counting": (_without_counting, "deep"),
 }
-SAID = ("is another", "fsck is content", "fsck says nothing", "was not refused", "not named by")
+SAID = (
+    "is another",
+    "fsck is content",
+    "fsck says nothing",
+    "was not refused",
+    "not named by",
+    "begins anew",
+    "written over",
+)

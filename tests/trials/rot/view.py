@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from casckpt.errors import CasckptError, PrunedCommitError
-from casckpt.history.records import check_not_pruned, get_mark
+from casckpt.history.records import check_not_pruned, get_mark, reflog_next
 from casckpt.history.repository import History
 from casckpt.objects.node import NodeRef
 from casckpt.objects.tree import expand, shallow
@@ -18,7 +18,8 @@ from casckpt.store.lmdb_store import open_store
 
 @dataclass(frozen=True)
 class View:
-    """refs: each with its commit. states: of each commit a hash of all that was not released of it, or "pruned".
+    """refs: each with its commit. head: the branch that HEAD names. moves: how many there have been of refs. states: of
+    each commit a hash of all that was not released of it, or "pruned".
 
     released: of those of which something was released that is there still, a hash with it. That is shown where the key
     of the record of it was hit, so that there is none for the commit; fsck finds the record under the other key.
@@ -28,6 +29,8 @@ class View:
     log: tuple[str, ...]
     states: dict[str, str]
     released: dict[str, str]
+    head: str
+    moves: int
 
 
 def view_of(path: Path) -> View:
@@ -39,7 +42,10 @@ def view_of(path: Path) -> View:
         ids = {one.id for oid in (*moved, *refs.values()) for one in history.log(oid)}
         states = {oid: state_of(history, oid) for oid in sorted(ids)}
         released = {oid: _with_released(history, oid) for oid in sorted(ids)}
-        return View(refs, log, states, {oid: found for oid, found in released.items() if found is not None})
+        with history.store.read() as reader:
+            moves = reflog_next(reader)
+        there = {oid: found for oid, found in released.items() if found is not None}
+        return View(refs, log, states, there, history.current_branch, moves)
 
 
 def refs_of(history: History) -> dict[str, str]:
