@@ -170,8 +170,10 @@ def reflog_next(reader: Reader) -> int:
 # -- refs and their moves ----------------------------------------------------------------------------------------------
 
 
-def get_ref(reader: Reader, ref: str) -> bytes | None:
+def get_ref(reader: Reader, ref: str, *, sure: bool = True) -> bytes | None:
     """The commit id that "branch/NAME" or "tag/NAME" points to.
+
+    sure: where it is absent, look at all refs whether it only seems so.
 
     Raises:
         CorruptObjectError: it cannot be read; or it is absent, and another cannot, which may be this one.
@@ -180,10 +182,9 @@ def get_ref(reader: Reader, ref: str) -> bytes | None:
     if len(key) > MAX_KEY:
         return None
     raw = _get(reader, Space.REF, key)
-    if raw is None:
+    if raw is None and sure:
         _check_keys(reader)
-        return None
-    return bytes(raw)
+    return None if raw is None else bytes(raw)
 
 
 def _check_keys(reader: Reader) -> None:

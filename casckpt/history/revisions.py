@@ -76,8 +76,10 @@ class Resolver:
             return self._moved(moved["branch"], int(moved["moves"]), revision)
         if base in ("HEAD", "@"):
             return self._tip(revision)
+        # a whole id is asked for often, and is hardly the name of a branch that a flipped bit took from it
+        is_id = _HEX.fullmatch(base) is not None and len(base) == 2 * self._commits.objects.scheme.size
         for prefix in (BRANCH, TAG):
-            found = get_ref(self._reader, prefix + base) if base else None
+            found = get_ref(self._reader, prefix + base, sure=not is_id) if base else None
             if found is not None:
                 return found
         return self._id(base, revision)

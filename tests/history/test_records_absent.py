@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from unittest.mock import patch
 
 import pytest
 
@@ -129,9 +130,21 @@ def test_no_branch_begins_anew_where_the_key_of_its_record_was_hit(
 
 def test_no_tag_is_made_anew_where_the_key_of_its_record_was_hit(history: History, store: MemoryStore) -> None:
     hit(store, Space.REF, b"tag/t", 39)
+    made = history.resolve("HEAD").id  # whatever is hit
     for work in (lambda: history.tag("t"), lambda: history.tag("new"), lambda: history.resolve("t")):
         with pytest.raises(CorruptObjectError, match="the ref"):
             work()
+    assert history.resolve(made).id == made
+
+
+def test_a_commit_whose_refs_are_there_looks_at_no_other_refs(history: History, store: MemoryStore) -> None:
+    """Else each would cost time for every tag."""
+    with patch("casckpt.history.records._check_keys") as looked:
+        made = commit(history, {"model": {"w": b"more"}})
+        assert history.resolve(made.id).id == made.id
+        history.rollback("HEAD~1")
+        History(store).gc()
+    assert not looked.called
 
 
 @pytest.mark.parametrize("bit", range(32))

@@ -121,8 +121,8 @@ SORTS: Final[dict[str, Sort]] = {
     "stray-key": Sort(
         "warning",
         "An entry stands under a key that is none of ours.",
-        "gc leaves it where it is. If nobody put it there, a bit of its key flipped, and what is missing under the right "
-        "one is only here: restore the store from a backup, or make a new one of what it still holds: "
+        "gc leaves it where it is. If nobody put it there, a bit of its key flipped, and what is missing under the "
+        "right one is only here: restore the store from a backup, or make a new one of what it still holds: "
         "`casckpt salvage`.",
     ),
     # -- the objects
