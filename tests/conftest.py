@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 
 import pytest
@@ -19,3 +20,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     tracing.leave_out(items)
+
+
+def pytest_collection_finish() -> None:
+    """What is there by now stays: tests and benchmarks collect garbage time and again, and need not look at that."""
+    gc.freeze()

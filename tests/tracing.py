@@ -11,6 +11,7 @@ import contextlib
 import os
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -52,9 +53,12 @@ os.register_at_fork(before=_stop_tracing, after_in_parent=lambda: sys.settrace(_
 
 
 def leave_out(items: list[pytest.Item]) -> None:
-    """Have those tests untraced that come to no line to which others do not come: of properties, which come to the same
-    a hundred times; of benchmarks; and trials, whose work is done in children."""
+    """Have those untraced that hardly come to a line to which others do not come: tests of properties, which come to
+    the same a hundred times; of benchmarks; trials, whose work is done in children; all cases of a test but two."""
+    seen: Counter[str] = Counter()
     for item in items:
+        test = item.nodeid.partition("[")[0]
+        seen[test] += 1
         is_property = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
-        if is_property or item.nodeid.startswith(("tests/benchmarks/", "tests/trials/")):
+        if is_property or seen[test] > 2 or item.nodeid.startswith(("tests/benchmarks/", "tests/trials/")):
             item.add_marker(pytest.mark.no_cover)

@@ -7,6 +7,7 @@ null ends the page.
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import json
 import os
@@ -51,6 +52,7 @@ def main() -> None:
 
     import casckpt.training.checkpointer  # noqa: F401  # likewise
 
+    gc.freeze()  # no child need look at any of it
     while folder := _asked():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # no thread of ours is about

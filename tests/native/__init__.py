@@ -23,9 +23,10 @@ SHORT = -2
 # Each line is `n what folder`. A forked child does the work on that folder, with its n-th change there failing,
 # or its last; how it ended is the answer. The work calls `arm` where counting begins, and may `disarm`.
 _LOOP = """
-import ctypes, os, sys, traceback
+import ctypes, gc, os, sys, traceback
 {work}
 _faults = ctypes.CDLL(None)
+gc.freeze()  # or each child would copy all that it holds, to look whether it is garbage
 print("ready", flush=True)
 for _line in sys.stdin:
     _n, _what, _folder = _line.rstrip("\\n").split(" ", 2)
