@@ -125,21 +125,21 @@ def _key(ref: str) -> bytes:
 def _counter(reader: Reader, key: bytes) -> int:
     raw = _get(reader, Space.META, key)
     if raw is None:
-        _check_not_elsewhere(reader, key)
+        _check_not_elsewhere(reader, Space.META, key)
         return 0
     if len(raw) != 8 or raw[0]:  # nobody has counted to 2^56
         raise CorruptObjectError(f"the counter {key.decode()} cannot be read")
     return int.from_bytes(raw, "big")
 
 
-def _check_not_elsewhere(reader: Reader, counter: bytes) -> None:
-    """A counter that is absent is 0, unless its record stands under another key: then a bit of that was hit."""
+def _check_not_elsewhere(reader: Reader, space: Space, wanted: bytes) -> None:
+    """What is absent never was, unless its record stands under another key: then a bit of that was hit, and who took it
+    for absent would begin anew, or count from 0."""
     if reader.format_version >= CHECKED_SINCE:
-        for key, raw in reader.items(Space.META):
-            if without_check(Space.META, counter, raw) is not None:
-                raise CorruptObjectError(
-                    f"the counter {counter.decode()} stands under {readable(key)}", remedy=_SALVAGE
-                )
+        for key, raw in reader.items(space):
+            if without_check(space, wanted, raw) is not None:
+                name = readable(wanted.decode("utf-8", "surrogatepass"))
+                raise CorruptObjectError(f"{_SORTS[space]} {name} stands under {readable(key)}", remedy=_SALVAGE)
 
 
 def gc_epoch(reader: Reader) -> int:
@@ -159,12 +159,18 @@ def reflog_next(reader: Reader) -> int:
     """
     following = _counter(reader, _NEXT)
     last = next(reader.keys(Space.REFLOG, reverse=True), None)
-    if last is not None and int.from_bytes(last, "big") >= following:
+    if last is not None and int.from_bytes(last, "big") >= following and _is_its_own(reader, Space.REFLOG, last):
         raise CorruptObjectError(
             f"the next move would be entry {following} of the reflog, which goes on to {int.from_bytes(last, 'big')}",
             remedy=_SALVAGE,
         )
     return following
+
+
+def _is_its_own(reader: Reader, space: Space, key: bytes) -> bool:
+    """Whether a record stands under the key under which it was written, as far as its format tells."""
+    raw = reader.get(space, key)
+    return raw is not None and (reader.format_version < CHECKED_SINCE or without_check(space, key, raw) is not None)
 
 
 # -- refs and their moves ----------------------------------------------------------------------------------------------
@@ -176,23 +182,15 @@ def get_ref(reader: Reader, ref: str, *, sure: bool = True) -> bytes | None:
     sure: where it is absent, look at all refs whether it only seems so.
 
     Raises:
-        CorruptObjectError: it cannot be read; or it is absent, and another cannot, which may be this one.
+        CorruptObjectError: it cannot be read, or stands under another key.
     """
     key = _key(ref)
     if len(key) > MAX_KEY:
         return None
     raw = _get(reader, Space.REF, key)
     if raw is None and sure:
-        _check_keys(reader)
+        _check_not_elsewhere(reader, Space.REF, key)
     return None if raw is None else bytes(raw)
-
-
-def _check_keys(reader: Reader) -> None:
-    """Whether every ref, and HEAD, stands under the key under which it was written: else one of them only seems to be
-    absent, and who believed that would begin anew."""
-    if reader.format_version >= CHECKED_SINCE:
-        for key, raw in reader.items(Space.REF):
-            _value(reader, Space.REF, key, raw)
 
 
 def all_refs(reader: Reader) -> Iterator[tuple[str, bytes]]:
@@ -218,7 +216,7 @@ def get_head(reader: Reader) -> str:
     """The branch that a new handle is bound to. Raises as `get_ref` does."""
     raw = _get(reader, Space.REF, HEAD)
     if raw is None:
-        _check_keys(reader)
+        _check_not_elsewhere(reader, Space.REF, HEAD)
         return "main"
     return _checked_name(bytes(raw))
 

@@ -15,6 +15,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +38,7 @@ _BLOCK: Final = MIB  # what is read from the pipe at once: as much as it holds, 
 _BESIDE: Final = MIB  # the mark, the gate and the folder
 # Of all pipes in use: a child of a fork gives its copies back, or whoever reads would wait for its end.
 _ends: set[int] = set()
+_ends_change = threading.Lock()
 
 
 def backup(environment: Environment, handle: Handle, destination: Path, progress: Progress) -> BackupReport:
@@ -151,8 +153,9 @@ class _Copying:
     @contextlib.contextmanager
     def pipe(self) -> Iterator[int]:
         """The end to read the copy from. However the block is left, LMDB is done with the store then."""
-        reading, writing = os.pipe()
-        _ends.update((reading, writing))
+        with _ends_change:
+            reading, writing = os.pipe()
+            _ends.update((reading, writing))
         with contextlib.suppress(OSError):  # the system has a limit for each user
             fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _BLOCK)
         self._thread = threading.Thread(target=self._run, args=(writing,), name="casckpt-copy")
@@ -207,7 +210,9 @@ def _check_whole(environment: Environment, data: Path) -> None:
         record = look_into(data).format
     except CasckptError as error:
         raise _not_whole(place) from error
-    if record is None or decode_format(str(place), record) != environment.format:
+    format = environment.format
+    # whose version may have been raised since the snapshot
+    if record is None or replace(decode_format(str(place), record), version=format.version) != format:
         raise _not_whole(place)
 
 
@@ -216,14 +221,18 @@ def _not_whole(place: Path) -> StoreError:
 
 
 def _close(end: int) -> None:
-    _ends.discard(end)
-    os.close(end)
+    with _ends_change:
+        _ends.discard(end)
+        os.close(end)
 
 
 def _after_fork_in_child() -> None:  # pragma: no cover - runs in forked children, which report nothing
     for end in _ends:
         os.close(end)
     _ends.clear()
+    _ends_change.release()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+os.register_at_fork(
+    before=_ends_change.acquire, after_in_parent=_ends_change.release, after_in_child=_after_fork_in_child
+)

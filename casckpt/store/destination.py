@@ -12,6 +12,7 @@ import errno
 import os
 import re
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -193,8 +194,8 @@ def _give_name(made: Path, name: Path) -> None:
 
 
 def keep_private(like: Path, made: Path) -> None:
-    """Let nobody read a copy who may not read what it is of, as far as the file system knows such things."""
-    allowed = like.stat().st_mode & made.stat().st_mode
+    """Let nobody but its owner read a copy who may not read what it is of, where the file system knows such things."""
+    allowed = (like.stat().st_mode | stat.S_IRUSR | stat.S_IWUSR) & made.stat().st_mode
     with contextlib.suppress(OSError):
         made.chmod(allowed & 0o777)
 

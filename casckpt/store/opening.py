@@ -210,10 +210,11 @@ def _look(path: Path, wanted: Wanted) -> StoreFormat | None:
         raise HistoryLostError(
             f"{mark.counter} changes were acknowledged, and its {DATA} is empty, or is not there",
             store=store,
-            remedy=f"restore it from {spare}a backup, or begin anew with accept_loss=True",
+            remedy=f"restore it from {spare}a backup, or begin anew with create=True and accept_loss=True",
         )
     if not wanted.create:
-        raise StoreNotFoundError("a store was begun here, but never finished", store=store, remedy="create it again")
+        what = "a store was begun here, but never finished" if mark is None else f"its {DATA} is empty, or is not there"
+        raise StoreNotFoundError(what, store=store, remedy="create it again")
     return None
 
 

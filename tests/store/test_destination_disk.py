@@ -110,10 +110,13 @@ def test_a_link_that_was_made_and_is_said_to_be_there_already_was_made(
 
 
 @both
-def test_who_may_not_read_the_one_may_not_read_the_other(store: Path, tmp_path: Path, command: str) -> None:
-    (store / "data.mdb").chmod(0o600)
+@pytest.mark.parametrize(("mode", "becomes"), [(0o600, 0o600), (0o440, 0o640), (0o444, 0o644)])
+def test_who_may_not_read_the_one_may_not_read_the_other_which_its_owner_may_write(
+    store: Path, tmp_path: Path, command: str, mode: int, becomes: int
+) -> None:
+    (store / "data.mdb").chmod(mode)
     give(command, store, tmp_path / "new")
-    assert (tmp_path / "new/data.mdb").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "new/data.mdb").stat().st_mode & 0o777 == becomes
 
 
 def test_a_file_system_of_small_files_is_told_so(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

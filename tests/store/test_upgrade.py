@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from contextlib import closing
 from dataclasses import replace
+from threading import Thread
 
 import pytest
 
@@ -22,6 +24,7 @@ from casckpt.history.records import (
     reflog_next,
 )
 from casckpt.history.repository import History
+from casckpt.store import upgrade as upgrading
 from casckpt.store.checked import CHECKED_SPACES, COUNTERS, records, without_check
 from casckpt.store.environment import Environment
 from casckpt.store.format import FORMAT_KEY, FORMAT_VERSION, encode_format
@@ -30,7 +33,7 @@ from casckpt.store.memory import MemoryStore
 from casckpt.store.protocol import Space
 from tests.history.damage import as_format
 from tests.history.world import commit, load, noise
-from tests.processes import ROOT, Program
+from tests.processes import PATIENCE, ROOT, Program
 
 HOLD = """
 import sys
@@ -272,3 +275,41 @@ def test_room_is_asked_for_all_that_it_writes_also_of_long_records(tmp_path, mon
             written = sum(len(key) + len(record) for _, key, record in records(reader))
         assert longest > 2 * 4096 and asked[0] > 2 * written
         assert store.size().used - dirty < asked[0]
+
+
+def test_a_handle_that_is_closed_meanwhile_keeps_no_other_from_knowing_the_version(
+    earlier, tmp_path, monkeypatch
+) -> None:
+    """The close waits for the transaction; another handle of the process goes on, and makes a backup."""
+    real, closing_it = upgrading.add_checks, Thread(target=earlier.close)
+
+    def add_checks(writer) -> None:
+        closing_it.start()
+        while not earlier._handle.closed:
+            time.sleep(0.001)
+        real(writer)
+
+    monkeypatch.setattr(upgrading, "add_checks", add_checks)
+    with closing(open_store(earlier.path, create=False)) as other:
+        earlier.upgrade()
+        closing_it.join(PATIENCE)
+        with other.read() as reader:
+            assert reader.format_version == other.format.version == FORMAT_VERSION
+        assert other.backup(str(tmp_path / "copy")).bytes
+
+
+def test_a_compact_that_comes_meanwhile_and_the_upgrade_do_not_wait_for_each_other(earlier, monkeypatch) -> None:
+    real = upgrading.add_checks
+    with closing(open_store(earlier.path, create=False)) as other:
+        compacting = Thread(target=other.compact, daemon=True)
+
+        def add_checks(writer) -> None:
+            compacting.start()
+            while earlier._environment.gate._alone is None:
+                time.sleep(0.001)
+            real(writer)
+
+        monkeypatch.setattr(upgrading, "add_checks", add_checks)
+        earlier.upgrade()
+        compacting.join(PATIENCE)
+        assert not compacting.is_alive() and other.format.version == FORMAT_VERSION

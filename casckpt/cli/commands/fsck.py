@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -86,7 +85,9 @@ def command(
         )
     if read_data and read_data_subset is not None:
         raise click.UsageError("--read-data reads all; it does not go with --read-data-subset")
-    path = str(Path(session.store_path()).expanduser().resolve())
+    from casckpt.store.filesystem import whole_path
+
+    path = str(whole_path(session.store_path()))
     if repair_from is not None:
         from casckpt.cli.repairing import repair
 

@@ -81,7 +81,7 @@ def look_through(file: Scanned, progress: Progress) -> tuple[Heap, StoreFormat |
 
     def on_record(data: bytes) -> None:
         try:
-            records[decode_format(str(file.path), data)] += 1
+            records[decode_format("", data)] += 1
         except NewerFormatError as error:
             later.append(error)
         except CorruptObjectError:
@@ -109,15 +109,19 @@ def look_through(file: Scanned, progress: Progress) -> tuple[Heap, StoreFormat |
 
 
 def _is_later(file: Scanned, later: int, known: int) -> bool:
-    """Whether a later casckpt wrote the file, by what the states say to which heads lead. One of them, or a page of
-    before, may have been hit; but two in a row that a later one wrote say the same.
+    """Whether a later casckpt wrote the file, by what the states say to which heads lead, the newest first: unless that
+    is one bit away from what the other says, and so may have been hit.
 
     later, known: how many pages say so, and otherwise; they decide where no head leads anywhere.
     """
     trees = Trees(file)
     records = [dict(trees.entries(head, Space.META) or ()).get(FORMAT_KEY, b"") for head in file.heads]
     versions = [version for version in map(version_of, records) if version is not None]
-    return all(version > FORMAT_VERSION for version in versions) if versions else later >= known
+    if not versions:
+        return later >= known
+    newest, *before = versions
+    hit = any(one <= FORMAT_VERSION and (newest ^ one).bit_count() == 1 for one in before)
+    return newest > FORMAT_VERSION and not hit
 
 
 class Remains:

@@ -113,7 +113,7 @@ def _without_examination(seed: int, path: Path, made: Template, known: Map) -> N
 
 def _without_keys(seed: int, path: Path, made: Template, known: Map) -> None:
     """A ref that is absent is believed to be."""
-    with mock.patch("casckpt.history.records._check_keys"):
+    with mock.patch("casckpt.history.records._check_not_elsewhere"):
         _go_on_without(random.Random(seed), path, made, known, b"branch/")
 
 
