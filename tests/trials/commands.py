@@ -50,12 +50,14 @@ _OF_A_STORE = {"data.mdb", "examined", "gate", "lock.mdb", "maintenance", "mark"
 
 @dataclass
 class Known:
-    """What must be known of a command before it begins. files: what it only reads, by digest. model: of its store."""
+    """What must be known of a command before it begins. files: what it only reads, by digest. model: of its store.
+    hidden: what is damaged, though fsck may not come to it yet."""
 
     model: Model
     files: dict[str, str] = field(default_factory=dict)
     loads: set[tuple[int, str]] = field(default_factory=set)
     damaged: set[str] = field(default_factory=set)
+    hidden: set[str] = field(default_factory=set)
     version: int = FORMAT_VERSION
 
 
@@ -99,7 +101,7 @@ class Repair(Command):
                 (Space.TREE, 1, 0),
                 (Space.COMMIT, 1, 0),
             ):
-                _damage(history.store, chance, space, lost, flipped)
+                known.hidden |= _damage(history.store, chance, space, lost, flipped)
         with casckpt.open(folder / "store", create=False) as repo:
             known.loads, known.damaged = _loading(repo, known.model), _damaged(repo)
         assert known.damaged
@@ -116,7 +118,7 @@ class Repair(Command):
             assert _refs(repo) == _refs_of(known.model)
             loads, damaged = _loading(repo, known.model), _damaged(repo)
             assert loads >= known.loads, f"lost: {known.loads - loads}"
-            assert damaged <= known.damaged, f"newly damaged: {damaged - known.damaged}"
+            assert damaged <= known.damaged | known.hidden, f"newly damaged: {damaged - known.damaged}"
             if not repo.fsck(read_data=True).ok:
                 return AS_BEFORE if loads == known.loads and damaged == known.damaged else HALF
             differs = known.model.differs(look(repo))
@@ -179,12 +181,14 @@ def _with_backup(folder: Path, seed: int) -> Known:
     return Known(model, _digests(folder, files))
 
 
-def _damage(store: Store, chance: Random, space: Space, lost: int, flipped: int) -> None:
+def _damage(store: Store, chance: Random, space: Space, lost: int, flipped: int) -> set[str]:
+    """Returns the ids of what is there and damaged: who looks through the store finds it when he comes to it."""
     chosen = chance.sample(keys(store, space), lost + flipped)
     for key in chosen[:lost]:
         put(store, space, key, None)
     for key in chosen[lost:]:
         flip(store, space, key)
+    return {key.hex() for key in chosen[lost:]}
 
 
 def _digests(folder: Path, files: Iterable[Path]) -> dict[str, str]:

@@ -34,18 +34,20 @@ ELSEWHERE: Final = -1
 
 Places = dict[bytes, tuple[int, ...]]
 
-# Places of one object that are kept from the front of the file, and as many from its end: each is tried until one is
-# good, and heads that lie cost nothing to make. What was appended behind a file, or lies before it, pushes out none of
-# the others; only lies on both sides of a good frame could. Where nobody lied, so many frames of one object are copies
-# of one another, which changes of a page left behind.
-_KEPT: Final = 8
+# Places of one object that are kept: each is tried until one is good, and heads that lie cost nothing to make. Of more
+# there goes one of the sort of which there are most, from the middle of those. Where nobody lied, so many of one sort
+# are copies of one another, which changes of a page left behind; one of another sort may be the only one that is good,
+# where the bases of all others are gone. What was appended behind a file, or lies before it, pushes out none of the
+# others; only lies on both sides of a good frame could.
+_KEPT: Final = 32
+_SORTS: Final = 16  # bits that tell of a frame by itself, or over one base, from those over others
 
 
 @dataclass(slots=True)
 class Heap:
     """What one look through a file finds of stores whose ids have one size.
 
-    places: of each kind and id, where frames that say so begin; of many, the first and the last ones.
+    places: of each kind and id, where frames that say so begin, each with its sort, in the order of the file.
     """
 
     evidence: Evidence
@@ -54,8 +56,21 @@ class Heap:
     def frame(self, head: FrameHead, at: int) -> None:
         """Note a frame."""
         places = self.places[head.kind]
-        kept = (*places.get(head.id, ()), at)
-        places[head.id] = kept if len(kept) <= 2 * _KEPT else kept[:_KEPT] + kept[-_KEPT:]
+        kept = (*places.get(head.id, ()), at << _SORTS | _sort(head))
+        places[head.id] = kept if len(kept) <= _KEPT else _without_one(kept)
+
+
+def _sort(head: FrameHead) -> int:
+    return 0 if head.base is None else int.from_bytes(head.base, "big") % ((1 << _SORTS) - 1) + 1
+
+
+def _without_one(kept: tuple[int, ...]) -> tuple[int, ...]:
+    """All but one of those that are of the most common sort."""
+    sorts = [one % (1 << _SORTS) for one in kept]
+    (most, count), *_ = Counter(sorts).most_common(1)
+    of_it = [at for at, sort in enumerate(sorts) if sort == most] if count > 1 else range(len(kept))
+    middle = of_it[len(of_it) // 2]
+    return kept[:middle] + kept[middle + 1 :]
 
 
 HASH_OF: Final = {16: "xxh3_128", 32: "blake3"}
@@ -145,7 +160,7 @@ class Remains:
 
     def places(self, kind: Kind, oid: bytes) -> tuple[int, ...]:
         """Where frames of an object begin, the last in the file first."""
-        return self._places[kind].get(oid, ())[::-1]
+        return tuple(one >> _SORTS for one in reversed(self._places[kind].get(oid, ())))
 
     def place(self, kind: Kind, oid: bytes) -> int | None:
         """Where a commit, tree or node can be read, or ELSEWHERE; None where nowhere."""
