@@ -32,6 +32,13 @@ def test_whatever_a_damaged_file_still_holds_comes_back(tmp_path: Path) -> None:
     assert sum(count for outcome, count in found.items() if outcome.endswith("what is left came back")) > 2
 
 
+def test_what_was_once_lost_or_came_back_wrong_is_right(tmp_path: Path) -> None:
+    """A ref whose page no tree led to any more; one at the commit of before, by a root whose counters lay in a page
+    that was used again; a chunk whose one good frame lay amid nineteen stale ones, in a store that was sound."""
+    seeds = (40989, 41187, 42078, 45004, 45015, 40710)
+    assert tried(RECIPES[0], seeds, tmp_path).total() == len(seeds)
+
+
 def test_the_oracle_tells_a_salvage_that_forgets_deltas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunks.Chunks, "_settle", lambda self: None)
     with pytest.raises(AssertionError, match="a whole commit"):

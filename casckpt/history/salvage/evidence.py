@@ -94,17 +94,30 @@ class Evidence:
         for number, view in enumerate(views):
             is_newest = number == 0 and view.is_newest(mark)
             refs = trees.entries(view.head, Space.REF) if self.tree_refs is None else None
-            found = None if refs is None else self._tree_refs(refs, view.checked)
+            found = None if refs is None else _refs_of(refs, self.id_size, view.checked)
             if self.tree_refs is None and found is None:  # what older states agree on is not what this one said
                 self.unbroken, self.head_lost = False, True
             if found is not None:
-                self.tree_refs, self.tree_head = found
-                self.sure = is_newest
-                self.tree_next = view.next
+                self.tree_refs, self.tree_head, hit = found
+                self.head_lost |= hit
+                self.sure = is_newest and (view.of_head or self._agree(trees, view, views))
+                # a root that no head leads to may lead to pages that were used again: its counter may be a later one
+                self.tree_next = view.next if view.of_head else None
             if is_newest:
                 self._newest(trees, view)
         if not self.sure and self.tree_next is not None:
             self.next = max(self.next, self.tree_next)
+
+    def _agree(self, trees: Trees, view: _View, views: list[_View]) -> bool:
+        """Whether all states that count as many changes have the same refs: of those that no head leads to, all but one
+        are mixtures, of refs of before and a counter in a page that was used again."""
+        for other in views:
+            if other is not view and other.counter == view.counter:
+                refs = trees.entries(other.head, Space.REF)
+                found = None if refs is None else _refs_of(refs, self.id_size, other.checked)
+                if found is None or found[0] != self.tree_refs:
+                    return False
+        return True
 
     def _newest(self, trees: Trees, view: _View) -> None:
         """Take in the trees of the file's last state. What older pages say beside them holds no more."""
@@ -122,23 +135,6 @@ class Evidence:
                 for key, value in found:
                     if len(key) == self.id_size:
                         self._of_commit(key, value)
-
-    def _tree_refs(
-        self, found: Iterable[tuple[bytes, bytes]], checked: bool
-    ) -> tuple[dict[str, bytes], str | None] | None:
-        refs: dict[str, bytes] = {}
-        head: str | None = None
-        for key, record in found:
-            ref, value = _ref(key), _value(Space.REF, key, record)
-            if key == HEAD:
-                hit = checked and without_check(Space.REF, key, record) is None
-                head = None if hit else _name(value)
-                self.head_lost = self.head_lost or head is None
-            elif ref is None or len(value) != self.id_size:
-                return None
-            else:
-                refs[ref] = value
-        return refs, head
 
     def _move(self, key: bytes, value: bytes) -> None:
         seq = int.from_bytes(key, "big")
@@ -188,8 +184,7 @@ class Evidence:
             move = self.moves[seq]
             if move is not None and seq >= since:
                 last[move.ref] = move
-        loose = set() if self.tree_refs is not None else self.refs.keys()
-        for ref in sorted({*base, *last, *loose}):
+        for ref in sorted({*base, *last, *self.refs}):
             position = self._position(ref, base.get(ref), last.get(ref), since, known_from)
             if position is not None:
                 yield position
@@ -206,8 +201,11 @@ class Evidence:
             found, start = last.new, last.seq + 1
         if found is None:  # one of those that it was seen at
             found, start = min(seen), self.next + 1
-        if (self.unbroken and seen == {found}) or known_from <= start <= self.next:
+        gone = self.tree_refs is not None and base is None and last is None
+        if (self.unbroken and seen == {found} and not gone) or known_from <= start <= self.next:
             return Position(ref, found, True)
+        if gone:
+            return Position(ref, found, False, "it may have been deleted")
         return Position(ref, found, False, "later moves of refs may be lost")
 
     def _known_from(self) -> int:
@@ -253,12 +251,13 @@ class Evidence:
 @dataclass(frozen=True, slots=True)
 class _View:
     """A state of the file to which a head leads, or a root did. counter: of changes; next: the number of the next move;
-    None where they cannot be read. is_last: whether it is that of the newer head of two. checked: whether each of its
-    records has a check."""
+    None where they cannot be read. of_head: whether a head leads to it; is_last: the newer head of two. checked:
+    whether each of its records has a check."""
 
     head: Head
     counter: int | None
     next: int | None
+    of_head: bool
     is_last: bool
     checked: bool
 
@@ -279,9 +278,30 @@ def _views(file: Scanned, trees: Trees) -> list[_View]:
         # absent it may stand under a damaged key; a state that has had no move has no refs either
         following = None if not found or _NEXT not in found else _number(_value(Space.META, _NEXT, found[_NEXT]))
         version = version_of(found.get(FORMAT_KEY, b"")) if found else None
+        of_head = any(head is one for one in file.heads)
         is_last = len(file.heads) == 2 and head is file.heads[0]
-        views.append(_View(head, counter, following, is_last, version is not None and version >= CHECKED_SINCE))
+        checked = version is not None and version >= CHECKED_SINCE
+        views.append(_View(head, counter, following, of_head, is_last, checked))
     return sorted(views, key=lambda view: (not view.is_last, -(view.counter or 0)))
+
+
+def _refs_of(
+    found: Iterable[tuple[bytes, bytes]], id_size: int, checked: bool
+) -> tuple[dict[str, bytes], str | None, bool] | None:
+    """What a tree of refs holds: where each is, the branch that HEAD names, and whether that was hit."""
+    refs: dict[str, bytes] = {}
+    head: str | None = None
+    hit = False
+    for key, record in found:
+        ref, value = _ref(key), _value(Space.REF, key, record)
+        if key == HEAD:
+            head = None if checked and without_check(Space.REF, key, record) is None else _name(value)
+            hit = head is None
+        elif ref is None or len(value) != id_size:
+            return None
+        else:
+            refs[ref] = value
+    return refs, head, hit
 
 
 def _number(raw: bytes | None) -> int | None:
